@@ -1,0 +1,50 @@
+"""What the tests share: where the notebooks are, and how to lift definitions out without running them."""
+
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+LESSONS = sorted(ROOT.glob("lesson*.ipynb"))
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    """True for an UPPER_CASE name bound to a literal, or to any dict, list or tuple display."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return False
+    displays = ast.Constant | ast.Dict | ast.List | ast.Tuple | ast.UnaryOp
+    return node.targets[0].id.isupper() and isinstance(node.value, displays)
+
+
+def definitions(lesson: str) -> dict:
+    """Names defined by a lesson: its imports, functions, classes and UPPER_CASE constants; no more is run.
+
+    Raises:
+        FileNotFoundError: there is no such notebook in the repository's root.
+    """
+    notebook = nbformat.read(ROOT / f"{lesson}.ipynb", as_version=4)
+    wanted = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+    namespace = {"__name__": lesson}
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        for node in ast.parse(cell.source).body:
+            if not isinstance(node, wanted) and not _is_constant(node):
+                continue
+            code = compile(ast.Module([node], type_ignores=[]), f"{lesson}[{number}]", "exec")
+            try:
+                exec(code, namespace)
+            except NameError:
+                if not isinstance(node, ast.Assign):
+                    raise  # only a constant may depend on something that is not a definition: it is left out
+    return namespace
+
+
+@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+def lesson(request) -> Path:
+    """Each committed lesson in turn, found by its name."""
+    return request.param

@@ -1,0 +1,59 @@
+"""Every lesson runs from first cell to last at small scale, alone, with no network and no cached data."""
+
+import ast
+import shutil
+
+import checks
+import papermill
+import pytest
+from conftest import LESSONS, ROOT
+
+# What is injected into the parameters cell. A lesson without a row here is a failure, not a slow test.
+SMALL = {
+    "lesson01_basics": {
+        "RUNS": 3,
+        "EPOCHS": 30,
+        "BEST_EPOCHS": 9,
+        "LONGEST": 40,
+        "DIGITS_EPOCHS": 2,
+        "DIGITS_REPEATS": 1,
+    },
+}
+
+
+def test_every_lesson_has_small_parameters():
+    assert set(SMALL) == {path.stem for path in LESSONS}
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A folder with nothing but data/, an empty Keras cache, and proxies that lead nowhere."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("KERAS_HOME", "TFHUB_CACHE_DIR"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    folder = tmp_path / "alone"
+    shutil.copytree(ROOT / "data", folder / "data", ignore=shutil.ignore_patterns("cache"))
+    return folder
+
+
+def test_lesson_runs_offline_at_small_scale(lesson, alone):
+    copy = alone / lesson.name
+    shutil.copy(lesson, copy)
+    known = checks.read(lesson)
+    (parameters,) = (c for c in checks.code_cells(known) if "parameters" in c.metadata.get("tags", []))
+    names = {node.targets[0].id for node in ast.parse(parameters.source).body}
+    assert set(SMALL[lesson.stem]) <= names, "an injected name is not in the parameters cell"
+    papermill.execute_notebook(
+        str(copy), str(copy), SMALL[lesson.stem], cwd=str(alone), kernel_name="python3", progress_bar=False
+    )
+    done = checks.read(copy)
+    assert checks.no_error_output(done, copy) == []
+    assert all(cell.execution_count for cell in checks.code_cells(done))
+    said = "\n".join(checks.text_of(output) for output in checks.outputs(done)).lower()
+    if any("get_file" in cell.source or "load_data(" in cell.source for cell in checks.code_cells(known)):
+        assert "stand-in" in said, "the lesson does not say that it runs on a stand-in for its data"
