@@ -166,7 +166,7 @@ def test_inner_folds_hold_only_the_training_part(lesson):
         ({"activation": "swish"}, "sigmoid, tanh, relu"),
         ({"optimiser": "sgd"}, "gradient descent, momentum, adam"),
         ({"loss": "hinge"}, "squared error, cross-entropy"),
-        ({"scaling": "robust"}, "raw, unit rows, standardised"),
+        ({"scaling": "robust"}, "raw, unit rows, unit rows x 8, standardised"),
         ({"init": "ones"}, "zeros, uniform"),
         ({"hidden": (0,)}, "1 or more neurons"),
         ({"epochs": 0}, "above 0"),
