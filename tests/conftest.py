@@ -1,6 +1,7 @@
 """What the tests share: where the notebooks are, and how to lift definitions out without running them."""
 
 import ast
+import linecache
 import os
 from pathlib import Path
 
@@ -15,11 +16,12 @@ LESSONS = sorted(ROOT.glob("lesson*.ipynb"))
 
 
 def _is_constant(node: ast.stmt) -> bool:
-    """True for an UPPER_CASE name bound to a literal, or to any dict, list or tuple display."""
+    """True for an UPPER_CASE name bound to a literal, to a dict, list or tuple display, or to a union."""
     if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
         return False
     displays = ast.Constant | ast.Dict | ast.List | ast.Tuple | ast.UnaryOp
-    return node.targets[0].id.isupper() and isinstance(node.value, displays)
+    union = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.BitOr)
+    return node.targets[0].id.isupper() and (union or isinstance(node.value, displays))
 
 
 def definitions(lesson: str) -> dict:
@@ -32,10 +34,19 @@ def definitions(lesson: str) -> dict:
     wanted = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
     namespace = {"__name__": lesson}
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        name = f"{lesson}[{number}]"
+        linecache.cache[name] = (
+            len(cell.source),
+            None,
+            cell.source.splitlines(keepends=True),
+            name,
+        )  # for AutoGraph
         for node in ast.parse(cell.source).body:
             if not isinstance(node, wanted) and not _is_constant(node):
                 continue
-            code = compile(ast.Module([node], type_ignores=[]), f"{lesson}[{number}]", "exec")
+            if isinstance(node, ast.FunctionDef):
+                node.decorator_list = []  # a decorator may need what only a run of the lesson makes
+            code = compile(ast.Module([node], type_ignores=[]), name, "exec")
             try:
                 exec(code, namespace)
             except NameError:
