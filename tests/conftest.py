@@ -24,7 +24,7 @@ def _is_constant(node: ast.stmt) -> bool:
     return node.targets[0].id.isupper() and (union or isinstance(node.value, displays))
 
 
-def definitions(lesson: str) -> dict:
+def definitions(lesson: str, autograph: bool = False) -> dict:
     """Names defined by a lesson: its imports, functions, classes and UPPER_CASE constants; no more is run.
 
     Raises:
@@ -35,17 +35,18 @@ def definitions(lesson: str) -> dict:
     namespace = {"__name__": lesson}
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
         name = f"{lesson}[{number}]"
-        linecache.cache[name] = (
-            len(cell.source),
-            None,
-            cell.source.splitlines(keepends=True),
-            name,
-        )  # for AutoGraph
+        if autograph:  # which reads the source of a function to turn its loops into TensorFlow's
+            linecache.cache[name] = (
+                len(cell.source),
+                None,
+                cell.source.splitlines(keepends=True),
+                name,
+            )
         for node in ast.parse(cell.source).body:
             if not isinstance(node, wanted) and not _is_constant(node):
                 continue
-            if isinstance(node, ast.FunctionDef):
-                node.decorator_list = []  # a decorator may need what only a run of the lesson makes
+            if isinstance(node, ast.FunctionDef):  # a store of results is there only in a run of the lesson
+                node.decorator_list = [d for d in node.decorator_list if ast.unparse(d) != "memory.cache"]
             code = compile(ast.Module([node], type_ignores=[]), name, "exec")
             try:
                 exec(code, namespace)

@@ -12,7 +12,7 @@ from scipy.optimize import approx_fprime
 from sklearn.metrics import mean_absolute_percentage_error, root_mean_squared_error
 from statsmodels.tsa.ar_model import AutoReg
 
-L = SimpleNamespace(**definitions("lesson05_rnn"))
+L = SimpleNamespace(**definitions("lesson05_rnn", autograph=True))
 
 
 def monthly(values, start="1949-01"):
