@@ -36,7 +36,7 @@ def test_bad_series_are_refused_with_the_reason():
     good = monthly(some_series())
     with pytest.raises(ValueError, match="after 1949-05 the next row is not the next month"):
         L.check_series(good.drop(good.index[5]))
-    for bad in (0.0, -3.0, np.nan):
+    for bad in (0.0, -3.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="1949-08 holds .* positive"):
             L.check_series(good.where(np.arange(96) != 7, bad))
     with pytest.raises(ValueError, match="59 months are too few"):
@@ -293,6 +293,12 @@ def test_fit_networks_learns_and_keeps_shapes():
     assert L.rmse(one[-1, :, :, 20:96], y[20:96]).mean() < L.rmse(y[19:95], y[20:96])
 
 
+@pytest.mark.parametrize("window", [47, 90, 200])
+def test_a_window_longer_than_the_months_before_a_cut_is_refused(window):
+    with pytest.raises(ValueError, match=f"a window of {window} months needs more than {window + 13} months"):
+        L.fit_networks({"window": window}, some_series(144), [60, 96], [0], 2, 2, 6)
+
+
 # ---------------------------------------------------------------------------------------- NumPy LSTM
 
 
@@ -327,10 +333,20 @@ def test_numpy_lstm_keeps_float32_and_refuses_wrong_shapes():
     h = lstm.forward(rng.normal(size=(4, 5, 2)).astype("float32"))
     assert h.shape == (4, 3) and h.dtype == np.float32
     assert {g.dtype for g in lstm.backward(h).values()} == {np.dtype("float32")}
-    with pytest.raises(ValueError, match="x has 3 features a step, the kernel expects 2"):
+    x = np.zeros((4, 5, 2), "float32")
+    with pytest.raises(ValueError, match=r"x has the shape \(4, 5, 3\), expected \(4, 5, 2\)"):
         lstm.forward(np.zeros((4, 5, 3), "float32"))
-    with pytest.raises(ValueError, match="are not"):
-        L.NumpyLSTM(weights[0][:, :-1], *weights[1:])
+    for state in (np.zeros(3), np.zeros((1, 3))):  # NumPy would broadcast both
+        with pytest.raises(ValueError, match="h0 has the shape"):
+            lstm.forward(x, h0=state)
+        with pytest.raises(ValueError, match="c0 has the shape"):
+            lstm.forward(x, c0=state)
+    lstm.forward(x)
+    with pytest.raises(ValueError, match="dh has the shape"):
+        lstm.backward(np.zeros(3))
+    for wrong in ((weights[0][:, :-1], *weights[1:]), (*weights[:2], weights[2][:1])):
+        with pytest.raises(ValueError, match="has the shape"):
+            L.NumpyLSTM(*wrong)
 
 
 def test_numpy_adam_is_keras_adam():
