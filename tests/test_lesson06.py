@@ -237,6 +237,9 @@ def test_kept_weights_come_back_and_an_encoder_is_copied(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RuntimeError, match="coder.npz is truncated or corrupt.*delete this file"):
         LESSON["load_weights"](again, path)
+    LESSON["STORE"] = tmp_path / "rows.csv"
+    with pytest.raises(FileNotFoundError, match="other.npz is missing: delete rows.csv"):
+        LESSON["load_weights"](again, tmp_path / "other.npz")
 
 
 def write_zip(path):
@@ -318,15 +321,40 @@ def test_bootstrap_and_verdicts():
     assert compare(base - 0.02, base, 500)["verdict"] == "worse"
     assert compare(base + [[0.05], [-0.01]], base, 500)["verdict"] == "within the noise"  # seeds disagree
     assert compare(base + rng.normal(0, 0.3, (2, 400)) * 0.1, base, 500)["verdict"] == "within the noise"
+    assert compare(base + 0.02, base, 500, spread=0.011)["verdict"] == "within the noise"  # 2 sd sqrt(2 / 2)
+    assert compare(base + 0.02, base, 500, spread=0.009)["verdict"] == "better"
+
+
+def test_spread_over_seeds_is_that_of_the_two_labels_but_never_below_the_typical_one():
+    values = {"a": [0.1, 0.2], "b": [0.5, 0.5], "c": [0.3, 0.32], "d": [0.3, 0.32]}
+    rows = pd.DataFrame([{"label": k, "test plain iou": v} for k, vs in values.items() for v in vs])
+    wide, typical = np.var([0.1, 0.2], ddof=1), np.var([0.3, 0.32], ddof=1)
+    assert LESSON["seed_spread"](rows, "iou", ("a", "b")) == pytest.approx(np.sqrt(wide / 2))
+    assert LESSON["seed_spread"](rows, "iou", ("b", "c")) == pytest.approx(np.sqrt(typical))
+
+
+def test_gains_are_paired_by_seed_and_image():
+    rows = []
+    for label, bonus in (("reference", 0.0), ("change", 0.1)):
+        for seed in (1, 0):
+            row = {"label": label, "seed": seed, "validation plain iou": 0.5 + bonus / 2}
+            for m in ("iou", "map"):
+                values = np.random.default_rng(seed).random(60) / 2 + bonus
+                row |= {f"test plain {m}": values.mean(), f"test plain {m} list": " ".join(map(str, values))}
+            rows.append(row)
+    rows = pd.DataFrame(rows).sample(frac=1, random_state=0)
+    line = LESSON["gains"](rows, [(("change", "plain"), ("reference", "plain"))], 200).loc["change"]
+    assert line["validation iou gain"] == pytest.approx(0.05)
+    assert (line["iou gain"], line["iou low"], line["map high"]) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_the_plan_changes_one_thing_at_a_time():
     base = {"width": 4, "depth": 2, "crop": 32, "batch": 8, "steps": 10}
-    plan = LESSON["comparison_plan"]([0, 1], ["depth 3"], base, 11, ["depth 2"])
+    plan = LESSON["comparison_plan"]([0, 1], base, 11, ["depth 2"])
     first = {e["label"]: e for e in plan["additive"] + plan["single"]}
     reference = first["reference"]
     seeds = pd.Series([e["label"] for e in plan["single"]]).value_counts()
-    assert seeds["depth 3"] == 2 and seeds["depth 5"] == 1 and "depth 2" not in seeds
+    assert seeds["depth 3"] == seeds["depth 5"] == 2 and "depth 2" not in seeds
     for name, changes in LESSON["CHANGES"].items():
         if name == "depth 2":
             continue
@@ -355,6 +383,14 @@ def test_the_store_makes_each_run_once(tmp_path):
     text = path.read_text()
     path.write_text(text + "torn,line")
     assert len(LESSON["read_rows"](path)) == 3
+
+
+def test_noise_is_one_value_for_all_channels_of_a_pixel():
+    LESSON["NOISE"] = 0.1
+    crops = np.random.default_rng(0).random((3, 40, 40, 3)).astype(np.float32)
+    noise = LESSON["noisy"](crops, 5) - crops
+    assert np.ptp(noise, axis=-1).max() < 1e-6 and noise.std() == pytest.approx(0.1, rel=0.05)
+    assert LESSON["psnr"](crops, crops + noise) == pytest.approx([20] * 3, abs=0.5)
 
 
 def test_peak_signal_to_noise_ratio():

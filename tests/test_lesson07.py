@@ -95,6 +95,24 @@ def test_recall_and_precision_by_hand():
     assert LESSON["best_threshold"]([[(said, truth)]])[1] == pytest.approx(2 / 3)
 
 
+def test_figures_that_are_not_defined_are_nan():
+    truth = found([[0, 0, 10, 10]], ["a"])
+    nothing = LESSON["recall_precision"]([(found(), truth)], 0.5)
+    assert (nothing["recall"], nothing["F1"], nothing["detections"]) == (0, 0, 0)
+    assert math.isnan(nothing["precision"])
+    empty = LESSON["recall_precision"]([(found([[0, 0, 1, 1]], ["a"]), found())], 0.5)
+    assert math.isnan(empty["recall"]) and empty["precision"] == 0
+
+
+def test_thresholds_reach_down_to_the_lowest_score_kept():
+    assert LESSON["THRESHOLDS"] == sorted(set(LESSON["THRESHOLDS"]))
+    assert LESSON["THRESHOLDS"][0] == LESSON["LEAST_SCORE"]
+    truth = found([[0, 0, 10, 10]], ["a"])
+    faint = found([[0, 0, 10, 10]], ["a"], [0.012])
+    assert LESSON["best_threshold"]([[(faint, truth)]]) == (0.01, 1)
+    assert LESSON["balanced_threshold"]([[(faint, truth)]]) == 0.01
+
+
 def plain_nms(boxes, names, scores, least):
     """Greedy suppression, box by box."""
     left, stay = sorted(range(len(scores)), key=lambda k: -scores[k]), []
@@ -224,6 +242,26 @@ def test_ssd_outputs_are_turned_into_pixels():
     assert said.boxes == pytest.approx(np.array([[20, 20, 60, 100]])) and said.names.tolist() == ["cat"]
 
 
+@pytest.mark.parametrize("side", [96, None])
+def test_input_side_is_read_from_the_graph(side):
+    import tensorflow as tf
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3), tf.uint8)])
+        def __call__(self, picture):
+            if side is None:  # keeps the picture's proportions
+                return tf.image.resize(picture, tf.shape(picture)[1:3] // 2)
+            small = tf.image.resize(picture, (side, side))
+            return tf.image.resize(small, (24, 24)), tf.image.resize(small, (200, 10))
+
+    model = Model()
+    model.signatures = {"serving_default": model.__call__.get_concrete_function()}
+    found_side = LESSON["input_side"](model)
+    assert found_side == side if side else math.isnan(found_side)
+    model.signatures = {}
+    assert math.isnan(LESSON["input_side"](model))
+
+
 def test_starts_cover_a_side_with_enough_overlap():
     for length, tile in ((1280, 256), (960, 640), (300, 256), (256, 256), (100, 256), (1000, 333)):
         begins = LESSON["starts"](length, tile, tile // 2)
@@ -256,9 +294,55 @@ def test_tiles_give_back_every_object_once():
     merged = LESSON["assemble"]([(said, cut)], True, True, False)
     assert len(raw.scores) == len(said.scores)
     assert sorted(merged.boxes.tolist()) == sorted(truth.boxes.tolist())
+    other, cut = LESSON["hunt_tiles"](seeing, picture, 120, mirrored=True)
+    assert cut.any()
+    mirrored = LESSON["assemble"]([(other, cut)], True, True, False)
+    assert sorted(mirrored.boxes.tolist()) == sorted(truth.boxes.tolist())
     whole, cut = LESSON["hunt_tiles"](seeing, picture, 0)
     assert not cut.any() and sorted(whole.boxes.tolist()) == sorted(truth.boxes.tolist())
     assert len(LESSON["hunt_in"](picture, seeing, (120,)).scores) == len(truth.scores)
+
+
+def test_cut_counts_by_hand():
+    boxes = [[10, 10, 20, 20], [45, 10, 60, 20], [20, 10, 180, 20], [100, 10, 150, 20]]
+    truth = found(boxes, ["cat"] * 4)  # tiles 0-100, 50-150, 100-200 of a picture that is 100 pixels high
+    assert LESSON["cut_counts"](truth.keep([0]), (100, 200, 3), 100) == (0, 0)
+    assert LESSON["cut_counts"](truth.keep([1]), (100, 200, 3), 100) == (1, 0)  # cut by one, whole in another
+    assert LESSON["cut_counts"](truth.keep([2]), (100, 200, 3), 100) == (1, 1)
+    assert LESSON["cut_counts"](truth.keep([3]), (100, 200, 3), 100) == (0, 0)  # the borders only touch it
+    assert LESSON["cut_counts"](truth, (100, 200, 3), 100) == (2, 1)
+    assert LESSON["cut_counts"](truth, (100, 200, 3), 200) == (0, 0)
+
+
+def test_walls_do_not_keep_step_with_the_tiles():
+    for seed in (7, 101, 202):
+        wall, truth = LESSON["make_wall"](100, seed)
+        for tile in LESSON["TILES"]:
+            cut, nowhere = LESSON["cut_counts"](truth, wall.shape, tile)
+            assert cut > 20 and nowhere == 0
+    shapes = {LESSON["make_wall"](10, seed)[0].shape[0] for seed in range(4)}
+    assert len(shapes) > 1
+
+
+def test_rules_can_be_left_out_one_by_one():
+    said = found([[0, 0, 20, 20], [1, 0, 21, 20], [4, 4, 8, 8]], ["cat"] * 3, [0.9, 0.8, 0.7])
+    part = [(said, np.array([False, False, True]))]
+    sizes = {rules: len(LESSON["assemble"](part, *rules).scores) for rules in np.ndindex(2, 2, 2)}
+    assert sizes[0, 0, 0] == 3 and sizes[1, 0, 0] == 2
+    assert sizes[0, 1, 0] == 2 and sizes[0, 1, 1] == 1  # NMS takes the double, the inside rule the part
+    assert sizes[0, 0, 1] == 1 and sizes[1, 1, 0] == sizes[1, 1, 1] == 1
+
+
+def test_size_rule_measures_against_the_surer_boxes():
+    boxes = [[0, 0, 20, 20], [30, 0, 54, 20], [60, 0, 68, 9], [80, 0, 87, 7], [0, 50, 200, 250]]
+    said = found(boxes, ["cat", "cup", "cat", "cat", "cup"], [0.9, 0.6, 0.5, 0.44, 0.1])
+    # the three surer boxes have sides 20, 21.9 and 8.5: the median is 20, the limit 8
+    assert LESSON["of_usual_size"](said).scores.tolist() == [0.9, 0.6, 0.5, 0.1]
+    part = [(said, np.zeros(5, bool))]
+    assert len(LESSON["assemble"](part, True, True, True, True).scores) == 4
+    assert len(LESSON["of_usual_size"](found()).scores) == 0
+    single = found([[0, 0, 5, 5]], ["cat"], [0.2])
+    assert len(LESSON["of_usual_size"](single).scores) == 1
 
 
 def test_only_the_four_classes_are_hunted():
@@ -360,6 +444,23 @@ def test_collision_counts_by_hand():
     assert LESSON["both_found"](pairs.keep([0, 1, 2]), pairs) == 0.5
 
 
+def test_pairs_have_their_distance_and_lie_anywhere_in_a_cell(monkeypatch):
+    monkeypatch.setitem(LESSON, "group_names", ["t", "l", "s", "b"])
+    images = np.full((8, 28, 28), 200, "uint8")
+    labels, rng = np.array([0, 1, 7, 8] * 2), np.random.default_rng(0)
+    textures = [rng.integers(0, 255, (200, 150)).astype("uint8")]
+    firsts = []
+    for distance in (0, 5, 16):
+        for same in (True, False):
+            _, truth = LESSON["pair_scene"](rng, images, labels, textures, 128, distance, same)
+            assert (truth.boxes >= 0).all() and (truth.boxes <= 128).all()
+            centres = (truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2
+            assert centres[1::2] - centres[::2] == pytest.approx(np.tile([distance, 0.0], (4, 1)), abs=1)
+            assert [a == b for a, b in truth.names.reshape(4, 2)] == [same] * 4
+            firsts.append(centres[::2] % 8)
+    assert len(np.unique(np.concatenate(firsts)[:, 0])) > 4
+
+
 def test_recall_by_size():
     truth = found([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 70, 30]], ["a"] * 3)
     said = truth.keep([0, 2])
@@ -443,13 +544,17 @@ def test_bad_pictures_get_a_clear_answer(tmp_path):
     (tmp_path / "nothing.jpg").write_bytes(b"")
     whole = cv2.imencode(".png", np.zeros((40, 40, 3), "uint8"))[1].tobytes()
     (tmp_path / "head.png").write_bytes(whole[:20])
+    (tmp_path / "head.jpg").write_bytes(
+        cv2.imencode(".jpg", np.zeros((40, 40, 3), "uint8"))[1].tobytes()[:20]
+    )
     thin = save(tmp_path / "thin.png", np.zeros((50, 1, 3), "uint8"))
     cases = {
-        tmp_path / "text.jpg": "text.jpg is not a picture",
-        tmp_path / "nothing.jpg": "nothing.jpg is empty",
-        tmp_path / "head.png": "head.png is not a picture",
-        thin: "thin.png is 1 x 50 pixels",
-        tmp_path / "missing.jpg": "missing.jpg cannot be fetched",
+        tmp_path / "text.jpg": "text.jpg is not a picture.*save it there as JPEG or PNG",
+        tmp_path / "nothing.jpg": r"nothing.jpg is empty \(0 bytes\): copy or download it again",
+        tmp_path / "head.png": "head.png is not a picture.*copy or download it again",
+        tmp_path / "head.jpg": "head.jpg is not a picture.*copy or download it again",
+        thin: "thin.png is 1 x 50 pixels: take one with at least 16",
+        tmp_path / "missing.jpg": "missing.jpg cannot be fetched.*check the path",
         "http://127.0.0.1:9/x.jpg": "x.jpg cannot be fetched",
     }
     for source, message in cases.items():
@@ -516,6 +621,16 @@ def test_the_store_makes_each_result_once(tmp_path, monkeypatch):
 
     results = [LESSON["kept"]("x", {"a": a}, make)[0]["value"] for a in (1, 2, 1)]
     assert results == [1, 2, 1] and len(calls) == 2
+
+
+def test_names_of_kept_results_follow_the_content():
+    content = LESSON["content_hash"]
+    picture = np.arange(12, dtype="uint8").reshape(3, 4)
+    other = picture.copy()
+    other[2, 3] = 0
+    cases = [picture, other, picture.reshape(4, 3), picture.astype("int8"), picture.tolist()]
+    assert len({content(case) for case in cases}) == len(cases)
+    assert content(picture, [1.5, "a"]) == content(picture.copy(), [1.5, "a"]) != content(picture, [1.5, "b"])
 
 
 def test_a_truncated_file_is_named(tmp_path):
