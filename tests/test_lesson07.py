@@ -278,7 +278,7 @@ def seeing(picture):
     return found(boxes, ["cat"] * len(boxes), [0.9] * len(boxes))
 
 
-def test_tiles_give_back_every_object_once():
+def test_tiles_give_back_every_object_once(monkeypatch):
     picture, rng = np.zeros((400, 500, 3), "uint8"), np.random.default_rng(0)
     truth = []
     for i in range(8):
@@ -300,7 +300,12 @@ def test_tiles_give_back_every_object_once():
     assert sorted(mirrored.boxes.tolist()) == sorted(truth.boxes.tolist())
     whole, cut = LESSON["hunt_tiles"](seeing, picture, 0)
     assert not cut.any() and sorted(whole.boxes.tolist()) == sorted(truth.boxes.tolist())
-    assert len(LESSON["hunt_in"](picture, seeing, (120,)).scores) == len(truth.scores)
+    plan = LESSON["Plan"]([120, 0], mirror=True)
+    for times in (1, 2, 5):  # the same picture, taken with more pixels
+        large = cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
+        monkeypatch.setitem(LESSON, "WALL_WIDTH", max(picture.shape))
+        said = LESSON["hunt_in"](large, seeing, plan)
+        assert np.allclose(sorted(said.boxes.tolist()), sorted((truth.boxes * times).tolist()))
 
 
 def test_cut_counts_by_hand():
@@ -563,6 +568,20 @@ def test_bad_pictures_get_a_clear_answer(tmp_path):
     for array in (np.zeros((0, 5, 3)), np.zeros((20, 20, 2)), np.zeros(7)):
         with pytest.raises(ValueError, match="empty or no picture"):
             read(array)
+    for array in (np.full((20, 20), -1), np.full((20, 20), 256), np.full((20, 20), np.nan)):
+        with pytest.raises(ValueError, match="holds values from .*: scale them to"):
+            read(array)
+    with pytest.raises(ValueError, match="my cat.jpg cannot be fetched"):
+        read("http://127.0.0.1:9/my cat.jpg")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32", "int32"])
+def test_arrays_of_0_to_255_keep_their_values_whatever_their_type(dtype):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3))
+    assert np.array_equal(LESSON["read_picture"](picture.astype(dtype)), picture)
+    assert np.abs(LESSON["read_picture"]((picture / 255).astype("float64")) - picture.astype(int)).max() <= 1
+    deep = (picture * 257).astype("uint16")
+    assert np.array_equal(LESSON["read_picture"](deep), picture)
 
 
 def test_broken_detector_files_are_named(tmp_path, monkeypatch):
