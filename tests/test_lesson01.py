@@ -1,11 +1,15 @@
-"""Lesson 1's network, optimisers, scalings and intervals against independent references."""
+"""Lesson 1's networks, optimisers, scalings and intervals against independent references."""
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import definitions
 from scipy import special, stats
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler, normalize
+
+SMALL = {"RUNS": 3, "EPOCHS": 20, "DIGIT_REPEATS": 1, "DIGIT_EPOCHS": 2}
 
 
 @pytest.fixture(scope="module")
@@ -14,18 +18,16 @@ def lesson():
 
 
 @pytest.fixture
-def splits():
+def splits(lesson):
     rng = np.random.default_rng(0)
-    centres = np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
     labels = np.tile(np.arange(3), 20)
-    x = centres[labels] + 0.3 * rng.normal(size=(60, 3)) + 3.0
-    order = [rng.permutation(60) for _ in range(4)]
-    return {
-        "x_train": np.stack([x[o[:40]] for o in order]),
-        "y_train": np.stack([labels[o[:40]] for o in order]),
-        "x_test": np.stack([x[o[40:]] for o in order]),
-        "y_test": np.stack([labels[o[40:]] for o in order]),
-    }
+    x = (
+        np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])[labels]
+        + 0.3 * rng.normal(size=(60, 3))
+        + 3
+    )
+    orders = [rng.permutation(60) for _ in range(4)]
+    return lesson["stack"](x, labels, [(o[:40], o[40:]) for o in orders])
 
 
 def test_activations_match_scipy_and_do_not_overflow(lesson):
@@ -35,162 +37,103 @@ def test_activations_match_scipy_and_do_not_overflow(lesson):
 
 
 def test_cross_entropy_matches_scikit_learn(lesson):
-    rng = np.random.default_rng(1)
-    p = special.softmax(rng.normal(size=(1, 8, 3)), axis=-1)
+    p = special.softmax(np.random.default_rng(1).normal(size=(1, 8, 3)), axis=-1)
     labels = np.array([0, 1, 2, 0, 1, 2, 2, 2])
-    ours = lesson["loss_value"](p, np.eye(3)[labels][None], "cross-entropy")
-    assert ours.shape == (1,)
-    assert ours[0] == pytest.approx(log_loss(labels, p[0]), rel=1e-12)
+    assert lesson["loss_value"](p, np.eye(3)[labels][None], "cross-entropy")[0] == pytest.approx(
+        log_loss(labels, p[0])
+    )
 
 
-def course_style_step(x, y, w1, w2, rate):
-    """One step as in the course, for one run, two-dimensional arrays: sigmoids, squared error, no biases."""
-    hidden = 1 / (1 + np.exp(-x @ w1))
-    output = 1 / (1 + np.exp(-hidden @ w2))
-    delta2 = (y - output) * output * (1 - output)
-    delta1 = (delta2 @ w2.T) * hidden * (1 - hidden)
-    return w1 + rate * x.T @ delta1, w2 + rate * hidden.T @ delta2
+def test_networks_at_once_equal_the_plain_network(lesson, splits, monkeypatch):
+    """The batched trainer with the lesson's settings is the plain one, run by run, from the same weights."""
+    x, y = lesson["unit_rows"](splits["x"]), np.eye(3)[splits["labels"]]
+    start = [w.astype(float) for w in lesson["init_params"]((3, 5, 3), 4, "uniform", 3)[::2]]
+    config = lesson["LESSON"] | {"epochs": 20}
+    batched = lesson["train"](splits, config, seed=3)[0][::2]
+    for run in range(4):
+        weights = iter([w[run].copy() for w in start])
 
+        class Rng:
+            uniform = staticmethod(lambda *_, weights=weights: next(weights))
 
-def test_all_runs_at_once_equal_the_course_loop_run_by_run(lesson, splits):
-    params = lesson["init_params"]((3, 5, 3), 4, seed=3, dtype="float64")
-    x, y = splits["x_train"], np.eye(3)[splits["y_train"]]
-    alone = [[layer["w"][run].copy() for layer in params] for run in range(4)]
-    step = lesson["make_step"](params, "gradient descent", 0.5, 0.0)
-    for _ in range(20):
-        step(lesson["backward"](params, lesson["forward"](params, x), y))
-        alone = [course_style_step(x[r], y[r], *weights, rate=0.5 / 40) for r, weights in enumerate(alone)]
-    for run, weights in enumerate(alone):
-        for layer, w in zip(params, weights, strict=True):
-            np.testing.assert_allclose(layer["w"][run], w, rtol=1e-10)
+        monkeypatch.setattr(np.random, "default_rng", lambda seed: Rng)  # noqa: B023
+        w1, w2, _ = lesson["train_plain"](x[run], y[run], epochs=20)
+        monkeypatch.undo()
+        np.testing.assert_allclose(batched[0][run], w1, atol=1e-5)
+        np.testing.assert_allclose(batched[1][run], w2, atol=1e-5)
+        assert np.abs(w1 - start[0][run]).max() > 1e-3
 
 
 def test_gradient_check_passes_and_notices_a_wrong_gradient(lesson, monkeypatch):
-    check = lesson["gradient_error"]
-    assert check((4, 5, 3), "tanh", "cross-entropy", True, seed=0) < 1e-6
-    right = lesson["backward"]
-
-    def wrong(*arguments):
-        gradients = right(*arguments)
-        gradients[0]["w"] = gradients[0]["w"] * 1.001
-        return gradients
-
-    monkeypatch.setitem(check.__globals__, "backward", wrong)
-    assert check((4, 5, 3), "tanh", "cross-entropy", True, seed=0) > 1e-4
-
-
-@pytest.mark.parametrize("name", ["gradient descent", "momentum", "adam"])
-def test_optimisers_match_keras(lesson, name):
-    import keras
-
-    theirs = {
-        "gradient descent": lambda: keras.optimizers.SGD(0.05),
-        "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-        "adam": lambda: keras.optimizers.Adam(0.05),
-    }[name]()
-    rng = np.random.default_rng(2)
-    start = rng.normal(size=(1, 3, 2)).astype("float32")
-    params = [{"w": start.copy()}]
-    variable = keras.Variable(start)
-    step = lesson["make_step"](params, name, np.float32(0.05), 0.0)
-    for _ in range(30):
-        gradient = rng.normal(size=start.shape).astype("float32")
-        step([{"w": gradient}])
-        theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    np.testing.assert_allclose(params[0]["w"], keras.ops.convert_to_numpy(variable), atol=2e-5)
-
-
-def test_weight_decay_pulls_weights_but_not_biases(lesson):
-    params = [{"w": np.ones((1, 2, 2)), "b": np.ones((1, 1, 2))}]
-    lesson["make_step"](params, "gradient descent", 0.1, 0.5)(
-        [{"w": np.zeros((1, 2, 2)), "b": np.zeros((1, 1, 2))}]
-    )
-    np.testing.assert_allclose(params[0]["w"], 0.95)
-    np.testing.assert_allclose(params[0]["b"], 1.0)
-
-
-def test_scalings_match_scikit_learn_and_use_training_rows_only(lesson, splits):
-    train, test = lesson["prepare"](splits, "standardised", "float64")
-    for run in range(4):
-        scaler = StandardScaler().fit(splits["x_train"][run])
-        np.testing.assert_allclose(train[run], scaler.transform(splits["x_train"][run]), atol=1e-12)
-        np.testing.assert_allclose(test[run], scaler.transform(splits["x_test"][run]), atol=1e-12)
-    unit, _ = lesson["prepare"](splits, "unit rows", "float64")
-    np.testing.assert_allclose(unit[0], normalize(splits["x_train"][0]), atol=1e-12)
-
-
-def test_flipped_labels_are_always_wrong_and_as_many_as_asked(lesson):
-    labels = np.random.default_rng(0).integers(0, 3, (50, 100))
-    flip = lesson["flip_labels"]
-    assert (flip(labels, 0.0, 3, np.random.default_rng(1)) == labels).all()
-    assert (flip(labels, 1.0, 3, np.random.default_rng(1)) != labels).all()
-    assert (flip(labels, 0.2, 3, np.random.default_rng(1)) != labels).mean() == pytest.approx(0.2, abs=0.02)
-
-
-def test_training_learns_and_reports_true_accuracy(lesson, splits):
-    config = {**lesson["BEST"], "epochs": 100}
-    params, history = lesson["train"](splits, config, at=(0, 50))
-    assert sorted(history.epoch.unique()) == [0, 50, 100]
-    last = history[history.epoch == 100].sort_values("run")
-    x_test = lesson["prepare"](splits, config["scaling"])[1]
-    guess = lesson["forward"](params, x_test, "tanh", "cross-entropy")[-1].argmax(axis=2)
-    np.testing.assert_allclose(last["test accuracy"], (guess == splits["y_test"]).mean(axis=1))
-    assert last["test accuracy"].mean() > 0.9
-
-
-def test_paired_interval_is_the_t_interval_of_scipy(lesson, splits):
-    config = {**lesson["BEST"], "epochs": 5}
-    table = lesson["effects"](splits, config, {"fewer neurons": {"hidden": (1,)}})
-    one = lesson["train"](splits, {**config, "hidden": (1,)})[1]["test accuracy"].to_numpy()
-    base = lesson["train"](splits, config)[1]["test accuracy"].to_numpy()
-    low, high = stats.ttest_rel(100 * one, 100 * base).confidence_interval(0.95)
-    assert table.effect.iloc[0] == pytest.approx((low + high) / 2)
-    assert table.interval.iloc[0] == pytest.approx((high - low) / 2)
-    assert table["for new data"].iloc[0] == pytest.approx((high - low) / 2 * np.sqrt(1 + 4 * 20 / 40))
-
-
-def test_inner_folds_hold_only_the_training_part(lesson):
-    rng = np.random.default_rng(0)
-    outer = lesson["make_splits"](rng.normal(size=(150, 2)), np.arange(150) % 3, 2, 1 / 3, seed=0)
-    inner = lesson["inner_folds"](outer, 5)
-    assert inner["x_train"].shape == (10, 80, 2) and inner["x_test"].shape == (10, 20, 2)
-    for run in range(10):
-        known = {tuple(row) for row in outer["x_train"][run // 5]}
-        rows = np.concatenate([inner["x_train"][run], inner["x_test"][run]])
-        assert {tuple(row) for row in rows} == known
+    check, right = lesson["gradient_error"], lesson["backward"]
+    assert check("tanh", "cross-entropy") < 1e-6
+    monkeypatch.setitem(check.__globals__, "backward", lambda *a: [1.001 * g for g in right(*a)])
+    assert check("tanh", "cross-entropy") > 1e-4
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "theirs"),
     [
-        ({"activation": "swish"}, "sigmoid, tanh, relu"),
-        ({"optimiser": "sgd"}, "gradient descent, momentum, adam"),
-        ({"loss": "hinge"}, "squared error, cross-entropy"),
-        ({"scaling": "robust"}, "raw, unit rows, unit rows x 8, standardised"),
-        ({"init": "ones"}, "zeros, uniform"),
-        ({"hidden": (0,)}, "1 or more neurons"),
-        ({"epochs": 0}, "above 0"),
-        ({"learning_rate": -1.0}, "above 0"),
-        ({"neurons": 3}, "unknown setting 'neurons'"),
+        ("gradient descent", lambda: keras.optimizers.SGD(0.05)),
+        ("momentum", lambda: keras.optimizers.SGD(0.05, momentum=0.9)),
+        ("adam", lambda: keras.optimizers.Adam(0.05)),
     ],
 )
-def test_bad_settings_say_what_is_accepted(lesson, splits, change, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        lesson["train"](splits, {**lesson["LESSON"], "epochs": 1, **change})
+def test_optimisers_match_keras(lesson, name, theirs):
+    rng, theirs = np.random.default_rng(2), theirs()
+    start = rng.normal(size=(1, 3, 2)).astype("float32")
+    params, state, variable = [start.copy()], {}, keras.Variable(start)
+    for _ in range(30):
+        gradient = rng.normal(size=start.shape).astype("float32")
+        lesson["update"](params, [gradient], state, {"optimiser": name, "rate": 0.05, "decay": 0}, rows=1)
+        theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    np.testing.assert_allclose(params[0], keras.ops.convert_to_numpy(variable), atol=2e-5)
 
 
-def test_bad_data_say_what_is_wrong(lesson):
-    x, labels = np.ones((6, 2)), np.array([0, 1, 0, 1, 0, 1])
-    check = lesson["check_table"]
-    check(x, labels)
-    holed = x.copy()
-    holed[4, 1] = np.nan
-    for bad, message in [
-        ((holed, labels), "first row 4"),
-        ((x[0], labels), r"expected x \(rows, d\)"),
-        ((x, labels[:-1]), r"labels \(rows,\)"),
-        ((x, labels.astype(float)), "class numbers"),
-        ((x, labels - 1), "class numbers"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            check(*bad)
+def test_rate_is_on_the_sum_over_rows_and_decay_spares_biases(lesson):
+    params, config = [np.ones((1, 2, 2)), np.ones((1, 1, 2))], lesson["LESSON"] | {"rate": 0.1, "decay": 0.5}
+    lesson["update"](params, [np.zeros((1, 2, 2)), np.ones((1, 1, 2))], {}, config, rows=4)
+    np.testing.assert_allclose(params[0], 1 - 4 * 0.1 * 0.5)
+    np.testing.assert_allclose(params[1], 1 - 4 * 0.1 * 1)
+
+
+def test_scalings_match_scikit_learn_and_use_training_rows_only(lesson, splits):
+    def prepared(**change):
+        return lesson["prepare"](splits, lesson["LESSON"] | change, np.random.default_rng(0))
+
+    x, _, x_test = prepared(scaling="standardised")
+    for run in range(4):
+        scaler = StandardScaler().fit(splits["x"][run])
+        np.testing.assert_allclose(x[run], scaler.transform(splits["x"][run]), atol=1e-5)
+        np.testing.assert_allclose(x_test[run], scaler.transform(splits["x_test"][run]), atol=1e-5)
+    np.testing.assert_allclose(prepared()[0][0], normalize(splits["x"][0]), atol=1e-6)
+    assert prepared(rows=0.25)[0].shape == (4, 10, 3)
+    assert (prepared(wrong=1.0)[1] != splits["labels"]).all()
+    assert (prepared(wrong=0.0)[1] == splits["labels"]).all()
+
+
+def test_training_learns_and_reports_true_accuracy(lesson, splits):
+    config = lesson["IMPROVED"] | {"epochs": 100}
+    params, rows = lesson["train"](splits, config, at=(50,))
+    assert sorted(rows.epoch.unique()) == [50, 100]
+    x_test = lesson["prepare"](splits, config, np.random.default_rng(0))[2]
+    guess = lesson["forward"](params, x_test, "tanh", "cross-entropy")[-1].argmax(axis=2)
+    last = rows[rows.epoch == 100]["held out"]
+    np.testing.assert_allclose(last, (guess == splits["labels_test"]).mean(axis=1))
+    assert last.mean() > 0.9
+
+
+def test_corrected_interval_is_nadeau_and_bengios(lesson):
+    rng = np.random.default_rng(0)
+    base, other = rng.normal(0.9, 0.02, 30), rng.normal(0.92, 0.02, 30)
+    frames = [
+        {"run": range(30), "change": c, "held out": a, "network": "n"}
+        for c, a in (("", base), ("more", other))
+    ]
+    found = lesson["paired"](pd.concat(map(pd.DataFrame, frames)), "n", 0.5).loc["more"]
+    gaps = 100 * (other - base)
+    error = np.sqrt((1 / 30 + 0.5) * gaps.var(ddof=1))
+    low, high = stats.t.interval(0.95, 29, gaps.mean(), error)
+    assert found.points == pytest.approx(gaps.mean())
+    assert found.half == pytest.approx((high - low) / 2)
+    assert found["Holm p"] == pytest.approx(2 * stats.t.sf(abs(gaps.mean()) / error, 29))

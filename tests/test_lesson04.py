@@ -1,193 +1,148 @@
-"""Lesson 4: its counts, layers and measures against independent references."""
+"""Lesson 4: its counts, moves, schedule and comparisons against independent references."""
 
-import gzip
-import os
-import subprocess
-import sys
-
+import checks
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import definitions
+from conftest import ROOT, definitions
 from scipy import stats
 
-LESSON = definitions("lesson04_cnn")
+SMALL = {"SCALE": "tiny"}
+L = definitions("lesson04_cnn")
+TEXT = "\n".join(cell.source for cell in checks.read(ROOT / "lesson04_cnn.ipynb").cells)
 
 
-def moved(image, down, right, mirrored):
-    """The image mirrored, then shifted by whole pixels with zeros coming in: plain loops over pixels."""
-    height, width = image.shape
-    source = image[:, ::-1] if mirrored else image
+def moved(image, down, right):
+    """The image shifted by whole pixels, zeros coming in: plain loops over pixels."""
     out = np.zeros_like(image)
-    for row in range(height):
-        for column in range(width):
-            if 0 <= row - down < height and 0 <= column - right < width:
-                out[row, column] = source[row - down, column - right]
+    for row, column in np.ndindex(image.shape):
+        if 0 <= row - down < image.shape[0] and 0 <= column - right < image.shape[1]:
+            out[row, column] = image[row - down, column - right]
     return out
 
 
-def test_flip_shift_yields_only_whole_pixel_moves_of_the_image():
-    rng = np.random.default_rng(0)
-    image = rng.random((6, 5)).astype("float32")
-    layer = LESSON["FlipShift"](flip=True, shift=1)
-    out = np.asarray(layer(np.repeat(image[None, ..., None], 200, axis=0), training=True))[..., 0]
-    moves = [moved(image, d, r, m) for d in (-1, 0, 1) for r in (-1, 0, 1) for m in (False, True)]
-    which = [next(i for i, move in enumerate(moves) if np.allclose(move, one, atol=1e-6)) for one in out]
-    assert set(which) == set(range(18))  # each of the 18 moves turns up in 200 draws, and nothing else does
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_shifted_yields_every_whole_pixel_move_and_nothing_else(pixels):
+    image = np.random.default_rng(0).integers(1, 255, (6, 5)).astype("uint8")
+    out = L["shifted"](np.repeat(image[None], 400, axis=0), pixels, np.random.default_rng(1))
+    steps = range(-pixels, pixels + 1)
+    moves = [moved(image, down, right) for down in steps for right in steps]
+    which = {next(i for i, move in enumerate(moves) if np.array_equal(move, one)) for one in out}
+    assert out.dtype == np.uint8 and which == set(range(len(moves)))
 
 
-def test_flip_shift_leaves_images_alone_outside_training():
-    images = np.random.default_rng(1).random((3, 28, 28, 1)).astype("float32")
-    assert np.array_equal(np.asarray(LESSON["FlipShift"](flip=True, shift=2)(images, training=False)), images)
+def test_no_shift_leaves_the_images():
+    images = np.random.default_rng(0).integers(0, 255, (7, 28, 28)).astype("uint8")
+    assert np.array_equal(L["shifted"](images, 0, np.random.default_rng(0)), images)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {"width": 4},
-        {"width": 3, "kernels": "5-3", "convs": 2},
-        {"width": 2, "kernels": "7-5-3-3", "dense": "20-30"},
-    ],
-)
-def test_the_formula_for_size_agrees_with_keras(shape):
-    model = LESSON["build"]("cnn", **shape)
-    assert LESSON["network_size"](**shape) == (model.count_params(), LESSON["multiply_adds"](model))
+def test_multiply_adds_by_hand():
+    convolutions = 28 * 28 * 7 * 7 * 16 + 14 * 14 * 5 * 5 * 16 * 32 + 7 * 7 * 3 * 3 * 32 * 64
+    assert L["multiply_adds"](L["build"](width=16)) == convolutions + 3 * 3 * 64 * 128 + 128 * 10
+    assert L["multiply_adds"](L["build"](kernels=(), head=(20, 30))) == 784 * 20 + 20 * 30 + 30 * 10
 
 
-def test_layer_table_by_hand():
-    table = LESSON["layer_table"](LESSON["build"]("cnn", width=16))
-    assert table["multiply-adds"].tolist() == [
-        28 * 28 * 7 * 7 * 16,
-        0,
-        14 * 14 * 5 * 5 * 16 * 32,
-        0,
-        7 * 7 * 3 * 3 * 32 * 64,
-        0,
-        3 * 3 * 64 * 128,
-        128 * 10,
-    ]
-    assert table["receptive field"].tolist() == [7, 8, 16, 18, 26, 28, 28, 28]
+def test_parameters_by_hand():
+    plain = L["build"](width=16, batch_norm=False)
+    layers = [(7 * 7, 16), (5 * 5 * 16, 32), (3 * 3 * 32, 64), (3 * 3 * 64, 128), (128, 10)]
+    assert plain.count_params() == sum(inputs * outputs + outputs for inputs, outputs in layers)
 
 
-def test_a_residual_block_passes_its_input_on():
-    model = LESSON["build"]("cnn", width=2, kernels="3", convs=2, residual=True)
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            shortcut = layer.name.startswith("shortcut")
-            layer.kernel.assign(np.ones(layer.kernel.shape) if shortcut else np.zeros(layer.kernel.shape))
-    image = np.random.default_rng(2).random((1, 28, 28)).astype("float32")
-    pool = next(layer for layer in model.layers if type(layer).__name__ == "MaxPooling2D")
-    maps = np.asarray(type(model)(model.inputs[0], pool.output)(image))
-    assert np.allclose(maps[0, ..., 0], image.reshape(14, 2, 14, 2).max(axis=(1, 3)), atol=1e-6)
+@pytest.mark.parametrize("shape", [{}, {"convs": 2, "dropout": 0.1}, {"kernels": (), "head": (8, 8)}])
+def test_no_layer_takes_xla_off_the_network(shape):
+    model = L["build"](width=2, **shape)
+    assert all(layer.supports_jit for layer in model.layers)
+    model.compile("sgd", "mse", jit_compile=True)
+    assert np.isfinite(model.train_on_batch(np.ones((4, 28, 28, 1), "float32"), np.ones((4, 10), "float32")))
 
 
-def test_closest_width():
-    for target in (1, 37, 1_000, 40_000):
-        found = LESSON["closest_width"](target, lambda width: width * width, high=300)
-        assert found == min(range(1, 301), key=lambda width: abs(width * width - target))
+def test_matched_finds_the_closest_width():
+    size = L["keras"].Model.count_params
+    for kernels, target in [((7, 5, 3), 1), ((7,), 40_000), ((5, 3, 3), 107_994)]:
+        sizes = {width: size(L["build"](kernels, width)) for width in range(1, 30)}
+        closest = min(sizes, key=lambda width: abs(sizes[width] - target))
+        assert L["matched"](size, target, kernels=kernels) == closest
 
 
-def test_training_images_keep_the_number_of_updates():
-    x, y = np.arange(50.0).reshape(50, 1), np.arange(50)
-    few_x, few_y = LESSON["training_images"]({"train": (x, y)}, 7, seed=3)
-    assert len(few_x) == 50 and len(set(few_y.tolist())) == 7 and np.array_equal(few_x[:, 0], few_y)
-    again = LESSON["training_images"]({"train": (x, y)}, 7, seed=3)[1]
-    other = LESSON["training_images"]({"train": (x, y)}, 7, seed=4)[1]
-    assert np.array_equal(few_y, again) and set(other.tolist()) != set(few_y.tolist())
+def test_one_cycle_peaks_at_a_quarter_and_ends_at_zero():
+    rates = [float(L["one_cycle"](0.008, 400)(step)) for step in range(401)]
+    assert rates[0] == 0 and np.argmax(rates) == 100 and rates[100] == pytest.approx(0.008)
+    assert rates[50] == pytest.approx(0.004) and rates[250] == pytest.approx(0.004)
+    assert rates[400] == pytest.approx(0, abs=1e-9)
 
 
-def test_paired_difference_is_the_t_interval_of_scipy():
+@pytest.fixture
+def tiny():
+    """A few random pictures under the lesson's names."""
+    rng = np.random.default_rng(3)
+    data = rng.integers(0, 255, (40, 28, 28)).astype("uint8"), rng.integers(0, 10, 40)
+    L.update(train=data, test=data, BATCH=20, POLICY="float32", class_names=L["CLASSES"])
+    L["parts"] = {"train": data, "validation": data, "test": data}
+
+
+def test_start_sets_weights_and_optimiser_back(tiny):
+    shape = {"kernels": (3,), "width": 2}
+    model = L["compiled"](2, 0.01, 0.1, **shape)
+    state = [np.array(variable) for variable in model.optimizer.variables]
+    L["start"](model, 5, state, **shape)
+    fresh = [np.array(weight) for weight in model.get_weights()]
+    model.fit(L["train"][0], np.eye(10)[L["train"][1]], batch_size=20, verbose=0)
+    assert int(model.optimizer.iterations) == 2
+    assert not all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh, strict=True))
+    L["start"](model, 5, state, **shape)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(model.optimizer.variables, state, strict=True))
+
+
+def test_run_gives_a_row_a_seed_and_the_seed_decides(tiny):
+    rows = L["run"]([0, 1, 0], 2, 0.01, shift=0, kernels=(), head=(8,), flip=False)
+    assert [row["seed"] for row in rows] == [0, 1, 0]
+    assert np.array_equal(rows[0]["answers"], rows[2]["answers"])
+    assert not np.array_equal(rows[0]["answers"], rows[1]["answers"])
+    assert rows[0]["parameters"] == 784 * 8 + 8 * 4 + 8 * 10 + 10  # no bias before batch normalisation
+
+
+class LeftBright:
+    """A stand-in for a network: class 1 where the left half is brighter by more than a threshold."""
+
+    def predict(self, images, **_):
+        left = (images[:, :, :14].mean(axis=(1, 2)) - images[:, :, 14:].mean(axis=(1, 2))) / 10 - 0.5
+        return np.stack([np.zeros_like(left), left], axis=1)
+
+
+def test_two_views_add_the_mirror_image(tiny):
+    images = np.zeros((2, 28, 28))
+    images[0, :, :14] = 20  # seen as 1, its mirror image more surely as 0
+    labels = np.array([1, 0])
+    L["parts"] = dict.fromkeys(["train", "validation", "test"], (images, labels))
+    row = L["measure"](LeftBright(), views=True)
+    assert row["test"] == 1 and row["test, two views"] == 0.5 and "train, two views" not in row
+    assert "test, two views" not in L["measure"](LeftBright())
+
+
+def test_compare_is_welch_with_holm():
     rng = np.random.default_rng(5)
-    a, b = rng.normal(0.92, 0.01, 6), rng.normal(0.90, 0.01, 6)
-    rows = pd.DataFrame({"label": ["a"] * 6 + ["b"] * 6, "seed": [*range(6)] * 2, "test": [*a, *b]})
-    ours = LESSON["paired_difference"](rows, "a", "b")
-    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert ours["difference"] == pytest.approx((low + high) / 2)
-    assert ours["half width"] == pytest.approx((high - low) / 2)
-    assert ours["verdict"] == ("better" if low > 0 else "within the noise")
+    values = {"a": rng.normal(0.92, 0.01, 5), "b": rng.normal(0.90, 0.01, 4), "c": rng.normal(0.91, 0.02, 5)}
+    rows = pd.DataFrame([(name, v, v) for name, column in values.items() for v in column])
+    rows.columns = ["network", "validation", "test"]
+    table = L["compare"](rows, [("a", "b"), ("a", "c")])
+    found = [stats.ttest_ind(values["a"], values[name], equal_var=False) for name in "bc"]
+    low, high = found[0].confidence_interval(0.95)
+    assert table.loc["a − b", "test"] == f"{(low + high) / 2:+.4f} ± {(high - low) / 2:.4f}"
+    assert low < values["a"].mean() - values["b"].mean() < high
+    p = [one.pvalue for one in found]
+    holm = [min(1, 2 * min(p)), max(2 * min(p), max(p))]
+    assert sorted(map(float, table["test: Holm's p"])) == pytest.approx(holm, rel=0.06)
 
 
-def test_images_needed():
-    sizes, accuracy = [100, 1_000, 10_000], [0.5, 0.7, 0.9]
-    assert LESSON["images_needed"](sizes, accuracy, 0.8) == pytest.approx(10**3.5)
-    assert LESSON["images_needed"](sizes, accuracy, 0.4) == pytest.approx(100)
-    assert np.isnan(LESSON["images_needed"](sizes, accuracy, 0.95))
+def test_confused_adds_both_directions(tiny):
+    L["test"] = (None, np.array([0, 0, 1, 1, 2, 2]))
+    rows = pd.DataFrame({"answers": [np.array([0, 1, 0, 1, 2, 2]), np.array([0, 1, 1, 1, 1, 2])]})
+    pairs = L["confused"](rows)
+    assert pairs["Trouser / T-shirt/top"] == 1.5 and pairs["Pullover / Trouser"] == 0.5
+    assert len(pairs) == 45 and sum(pairs.values()) == 2
 
 
-def test_growth_per_doubling():
-    rows = pd.DataFrame(
-        {"width": [4, 8, 16] * 2, "seed": [0] * 3 + [1] * 3, "test": [0.5, 0.6, 0.65, 0.5, 0.7, 0.73]}
-    )
-    table = LESSON["growth_per_doubling"](rows)
-    assert table["test gain"].tolist() == pytest.approx([0.15, 0.04])
-    assert table["test standard error"].tolist() == pytest.approx([0.05, 0.01])
-
-
-def test_occlusion_finds_the_one_spot_that_matters():
-    image = np.zeros((28, 28), "float32")
-    image[10:12, 20:22] = 1
-
-    def predict(images):
-        spot = images[:, 10:12, 20:22].mean(axis=(1, 2))
-        return np.stack([1 - spot, spot], axis=1)
-
-    fall = LESSON["occlusion_map"](predict, image, label=1, size=4, stride=2)
-    assert fall.shape == (13, 13)
-    assert {(2 * i, 2 * j) for i, j in np.argwhere(fall == 1)} == {(8, 18), (8, 20), (10, 18), (10, 20)}
-
-
-def test_confusion_pairs_add_both_directions():
-    pairs = LESSON["confusion_pairs"]({"net": np.array([[5, 2, 0], [3, 5, 1], [0, 4, 5]])}, ["a", "b", "c"])
-    assert pairs["net"].to_dict() == {"a / b": 5, "a / c": 0, "b / c": 5}
-
-
-def test_falling_kernels():
-    assert [k for k in ("7-5-3", "5-3-3", "3-3-3", "3-5-7", "7-5-3-3") if LESSON["is_falling"](k)] == [
-        "7-5-3",
-        "5-3-3",
-        "7-5-3-3",
-    ]
-
-
-def test_the_store_makes_each_run_once(tmp_path):
-    calls, path = [], tmp_path / "cache" / "rows.csv"
-
-    def function(width):
-        calls.append(width)
-        return {"test": width / 3}
-
-    for width in (1, 2, 1):
-        row = LESSON["run_once"](path, function, {"width": width}, {"code": "x"})
-        assert row["test"] == pytest.approx(width / 3)
-    assert calls == [1, 2]
-    LESSON["run_once"](path, function, {"width": 1}, {"code": "y"})  # other code: the old row does not count
-    assert calls == [1, 2, 1]
-
-
-def test_a_truncated_file_is_named(tmp_path):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])))
-    assert LESSON["read_idx"](path).tolist() == [7, 8, 9]
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(
-        RuntimeError, match="train-images-idx3-ubyte.gz is truncated or corrupt.*delete this file"
-    ):
-        LESSON["read_idx"](path)
-
-
-def test_two_logical_devices_train_the_same_network():
-    """`MirroredStrategy` on two logical CPU devices against one device: the same losses, epoch by epoch."""
-    environment = os.environ | {
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command, losses = [sys.executable, "-c", LESSON["TWO_DEVICES"]], []
-    for devices in ("1", "2"):
-        done = subprocess.run(
-            command + [devices], env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert f"{devices} device(s)" in done.stdout, done.stderr[-2000:]
-        losses.append([float(loss) for loss in done.stdout.split("epoch")[-1].split()])
-    assert len(losses[0]) == 3 and losses[0][2] < losses[0][0]
-    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
+def test_layers_that_blur_and_phrases_that_are_no_russian_are_not_there():
+    for word in ("RandomTranslation", "немного не дотягивает", "объём вычислений", "с накоплением"):
+        assert word not in TEXT

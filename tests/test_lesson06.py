@@ -15,6 +15,50 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 LESSON = definitions("lesson06_unet")
 LESSON["SHAPE_DISTANCE"] = 5  # chosen on validation images when the lesson runs
 
+SMALL = {
+    "SEEDS": [0],
+    "STAND_IN_IMAGES": 60,
+    "WIDTH": 2,
+    "DEPTH": 2,
+    "CROP": 32,
+    "BATCH": 2,
+    "STEPS": 2,
+    "LADDER_ROWS": 2,
+    "CHANGES_LEFT_OUT": [
+        "half the width",
+        "crops of half the side",
+        "crops of twice the side",
+        "depth 2",
+        "depth 3",
+        "depth 5",
+        "twice the width",
+        "loss: cross-entropy only",
+        "loss: Dice only, no border class",
+        "loss: focal",
+        "border weights instead",
+        "no augmentation",
+        "flips and quarter turns only",
+        "no contrast inversion",
+        "no batch normalisation",
+        "constant learning rate",
+        "grey images",
+    ],
+    "FINAL_SEEDS": [0],
+    "FINAL_CANDIDATES": {"width 2": {"width": 2, "depth": 2}},
+    "FINAL_CROP": 32,
+    "FINAL_BATCH": 2,
+    "FINAL_STEPS": 2,
+    "FINAL_PRECISION": "float32",
+    "CODER_STEPS": 2,
+    "FEW_IMAGES": [2],
+    "FEW_SEEDS": [0],
+    "FEW_STEPS": [2],
+    "TILE": 96,
+    "OVERLAP": 16,
+    "BOOTSTRAP": 50,
+    "TIMED_STEPS": 1,
+}
+
 
 def blocks(rng, shape=(40, 50), n=12):
     """A label map of `n` rectangles that may touch and cover one another, numbered 1.. without gaps."""
