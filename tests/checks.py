@@ -231,6 +231,9 @@ def has_a_picture(nb, path):
 
 def scoreboard_is_a_table(nb, path):
     inside, columns = False, ["measure", "ours", "reference", "source"]
+    written = re.search(r"^\|(.*)\|$", section(nb, "Scoreboard"), flags=re.M)
+    if written and [name.split("(")[0].strip() for name in written[1].split("|")] == columns:
+        return []
     for cell in nb.cells:
         if cell.cell_type == "markdown" and re.search("^## ", cell.source, flags=re.M):
             inside = re.findall("^## (.*)", cell.source, flags=re.M)[-1].startswith("Scoreboard")
@@ -274,6 +277,4 @@ def budget(nb) -> str:
     heights = [int.from_bytes(base64.b64decode(start)[20:24]) for start in pictures]
     rows = sum(text_of(o).count("<tr") for o in outputs(nb))
     pixels = 21 * sum(code) + 43 * len(nb.cells) + 2 * words + 1.2 * sum(heights) + 33 * rows
-    return (
-        f"{sum(code)} code lines, longest cell {max(code)}, {words} words, {pixels / 1000:.0f} screens"
-    )
+    return f"{sum(code)} code lines, longest cell {max(code)}, {words} words, {pixels / 1000:.0f} screens"
