@@ -1,9 +1,8 @@
-"""Lesson 3's batched networks, optimisers, intervals and checks against independent references."""
+"""Lesson 3: the networks side by side, folds, intervals and splits against independent references."""
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import definitions
 from scipy import stats
 from sklearn.linear_model import LinearRegression
@@ -11,176 +10,138 @@ from sklearn.metrics import mean_absolute_error, mean_squared_log_error, r2_scor
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
-
-@pytest.fixture(scope="module")
-def lesson():
-    return definitions("lesson03_tensorflow")
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(0)
-    x = rng.normal(5, [1, 10, 0.1], size=(41, 3))
-    y = 20 + x @ [1.0, 0.2, -3.0] + rng.normal(0, 0.5, 41)
-    return x, y, list(KFold(4, shuffle=True, random_state=0).split(x))
-
-
-def test_huber_and_log_cosh_match_keras(lesson):
-    error = np.array([-50.0, -1.5, -0.3, 0.0, 0.7, 1.0, 40.0], "float32")
-    for name, reference in (("huber", keras.losses.huber), ("log_cosh", keras.losses.log_cosh)):
-        expected = [float(reference([0.0], [e])) for e in error]
-        np.testing.assert_allclose(lesson[name](tf.constant(error)), expected, rtol=1e-5, atol=1e-6)
+SMALL = {
+    "FOLDS": 2,
+    "REPEATS": 1,
+    "COPIES": 1,
+    "EPOCHS": 1,
+    "RATES": {"adam": [0.01], "rmsprop": [0.003], "sgd": [0.03]},
+    "STRENGTHS": [1],
+    "TREES": 5,
+    "SPLITS": 2,
+}
+L = definitions("lesson03_tensorflow") | {"test_share": 1 / 9}
+L["train_runs"].__globals__.update(L, EPOCHS=3)
+rng = np.random.default_rng(0)
+x = rng.normal(5, [1, 10, 0.1], size=(41, 3))
+y = 20 + x @ [1.0, 0.2, -3.0] + rng.normal(0, 0.5, 41)
+folds = list(KFold(4, shuffle=True, random_state=0).split(x))
 
 
-def test_corrected_interval_is_student_without_the_correction_and_wider_with_it(lesson):
+def test_corrected_interval_is_student_without_the_correction_and_wider_with_it():
     difference = np.random.default_rng(1).normal(0.3, 1, 30)
-    mean, low, high = lesson["corrected_interval"](difference, 0)
-    expected = stats.t.interval(0.95, 29, difference.mean(), stats.sem(difference))
-    np.testing.assert_allclose((low, high), expected)
-    wide_mean, wide_low, wide_high = lesson["corrected_interval"](difference, 1 / 9)
-    assert wide_mean == mean
-    np.testing.assert_allclose((wide_high - wide_low) / (high - low), np.sqrt((1 / 30 + 1 / 9) * 30))
-    with pytest.raises(ValueError, match="at least 2"):
-        lesson["corrected_interval"]([1.0], 0.1)
+    mean, half, p = L["corrected_interval"](difference, 0)
+    low, high = stats.t.interval(0.95, 29, difference.mean(), stats.sem(difference))
+    np.testing.assert_allclose((mean - half, mean + half), (low, high))
+    assert p == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+    wide = L["corrected_interval"](difference, 1 / 9)
+    assert wide[1] / half == pytest.approx(np.sqrt((1 / 30 + 1 / 9) * 30))
 
 
-def test_fold_scores_match_scikit_learn(lesson, data):
-    x, y, folds = data
-    prediction = np.stack([y + 0.1 * i + np.sin(np.arange(41)) for i in range(len(folds))])
-    scores = lesson["fold_scores"](prediction, y, folds)
-    for fold, (_, score) in enumerate(folds):
-        truth, guess = y[score], prediction[fold, score]
-        expected = {
-            "RMSE": root_mean_squared_error(truth, guess),
-            "MAE": mean_absolute_error(truth, guess),
-            "R2": r2_score(truth, guess),
-            "RMSLE": np.sqrt(mean_squared_log_error(truth, guess)),
-        }
-        for name, value in expected.items():
-            assert scores.loc[fold, name] == pytest.approx(value), name
+def test_fold_scores_match_scikit_learn():
+    guess = np.stack([y + 0.1 * i + np.sin(np.arange(41)) for i in range(4)])
+    scores = L["fold_scores"](guess[:, None], y, folds)
+    for fold, (_, test) in enumerate(folds):
+        pair = y[test], guess[fold, test]
+        expected = root_mean_squared_error(*pair), mean_absolute_error(*pair), r2_score(*pair)
+        np.testing.assert_allclose(scores.loc[fold, ["RMSE", "MAE", "R²"]].astype(float), expected)
+        assert scores.RMSLE[fold] == pytest.approx(np.sqrt(mean_squared_log_error(*pair)))
 
 
-def test_stack_runs_scales_by_the_training_rows_of_each_fold(lesson, data):
-    x, y, folds = data
-    stacked = lesson["stack_runs"](x, y, folds, copies=2)
-    assert stacked["x"].shape == (8, 41, 3)
+def test_stack_scales_by_the_training_rows_and_gives_no_weight_to_what_fills_up():
+    inputs, targets, rows, weights, centre, scale = L["stack"](x, y, folds, 2, 0)
+    assert rows.shape == weights.shape == (31, 8)
     for run in range(8):
-        rows, score = folds[run // 2]
-        expected = StandardScaler().fit(x[rows]).transform(x)
-        np.testing.assert_allclose(stacked["x"][run], expected, atol=1e-4)
-        assert stacked["train"][run].numpy()[rows].all() and not stacked["train"][run].numpy()[score].any()
+        train, _ = folds[run // 2]
+        np.testing.assert_allclose(inputs[:, run], StandardScaler().fit(x[train]).transform(x))
+        np.testing.assert_allclose(targets[:, run] * scale[run] + centre[run], y)
+        assert sorted(rows[weights[:, run] == 1, run]) == list(train)
+        assert set(rows[:, run]) == set(train)
+
+
+def test_networks_side_by_side_are_independent_and_start_as_dense_layers_do():
+    keras.utils.set_random_seed(0)
+    model = L["build"](50, 12, (40, 30), "tanh")
+    weights, data = model.get_weights(), np.random.default_rng(1).normal(size=(7, 50, 12)).astype("float32")
+    h = data[:, 9]
+    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
+        before = h @ kernel[9] + bias[9]
+        h = np.tanh(before)
+        dense = keras.layers.Dense(kernel.shape[2])
+        dense.build((None, kernel.shape[1]))
+        expected = np.sqrt(2 / sum(kernel.shape[1:]))  # Glorot's standard deviation
+        assert kernel.std() == pytest.approx(expected, rel=0.05)
+        assert np.abs(dense.kernel).max() <= np.sqrt(3) * expected * 1.0001
+        assert np.abs(kernel).max() <= np.sqrt(3) * expected * 1.0001
+    np.testing.assert_allclose(model(data)[:, 9], before, atol=1e-5)
+
+
+def test_linear_networks_in_one_fit_are_least_squares_in_each_fold(monkeypatch):
+    monkeypatch.setitem(L["train_runs"].__globals__, "EPOCHS", 400)
+    # a loss that is a mean over the twelve runs would make the rate twelve times too small to get there
+    ours = L["predict"](x, y, folds, 3, hidden=(), optimizer="sgd", rate=0.005)
+    for (train, _), guess in zip(folds, ours, strict=True):
+        expected = LinearRegression().fit(x[train], y[train]).predict(x).clip(y[train].min(), y[train].max())
+        np.testing.assert_allclose(guess, np.tile(expected, (3, 1)), atol=0.02)
 
 
 @pytest.mark.parametrize("log_target", [False, True])
-def test_predict_undoes_the_scaling_of_the_target(lesson, data, log_target):
-    x, y, folds = data
-    stacked = lesson["stack_runs"](x, y, folds, log_target=log_target)
-    perfect = lesson["predict"](lambda x: stacked["y"], stacked, limit=False)
-    np.testing.assert_allclose(perfect[:, 0], np.tile(y, (4, 1)), rtol=1e-5)
-    limited = lesson["predict"](lambda x: 100 + stacked["y"], stacked)
-    np.testing.assert_allclose(limited[:, 0, 0], [y[rows].max() for rows, _ in folds])
-
-
-def test_many_networks_are_independent_dense_networks(lesson):
-    net = lesson["ManyNetworks"](3, (4, 5, 1), "tanh", seed=1)
-    x = np.random.default_rng(2).normal(size=(3, 7, 4)).astype("float32")
-    out = net(tf.constant(x)).numpy()
-    for run in range(3):
-        (first, last), (a, b) = ([v[run].numpy() for v in part] for part in (net.kernels, net.biases))
-        np.testing.assert_allclose(out[run], (np.tanh(x[run] @ first + a) @ last + b)[:, 0], atol=1e-5)
-    assert not np.allclose(net.kernels[0][0], net.kernels[0][1])
-    with pytest.raises(ValueError, match="choose one of relu"):
-        lesson["ManyNetworks"](1, (2, 1), "rellu")
-
-
-@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
-def test_update_takes_the_steps_of_keras(lesson, name):
-    ours = np.array([1.0, -2.0, 0.5], "float32")
-    theirs, first, second = tf.Variable(ours), tf.zeros(3), tf.zeros(3)
-    optimiser = lesson["OPTIMISERS"][name](0.1)
-    for count in range(1, 6):
-        gradient = tf.constant([0.3, -1.0, 2.0]) * count
-        change, first, second = lesson["update"](
-            name, tf.constant(ours), gradient, first, second, float(count), 0.1, 0.1
-        )
-        ours = ours + change.numpy()
-        optimiser.apply([gradient], [theirs])
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-def test_update_refuses_an_unknown_optimiser(lesson):
-    one = tf.ones(1)
-    with pytest.raises(ValueError, match="choose one of sgd"):
-        lesson["update"]("adagrad", one, one, one, one, 1.0, 0.1, 0.0)
-
-
-def test_a_linear_network_trained_to_the_end_is_ordinary_least_squares(lesson, data):
-    x, y, folds = data
-    recipe = lesson["BASE"] | {"hidden": (), "batch": 0, "optimiser": "momentum", "rate": 0.05}
-    run = lesson["fit_runs"](x, y, folds, recipe, epochs=400)
-    ours = lesson["predict"](run["net"], run["data"], limit=False)[:, 0]
-    for fold, (rows, _) in enumerate(folds):
-        np.testing.assert_allclose(ours[fold], LinearRegression().fit(x[rows], y[rows]).predict(x), atol=1e-3)
-    assert run["curves"].shape == (400, 2, 4)
-
-
-def test_batched_training_equals_keras_fit(lesson, data):
-    x, y, folds = data
-    recipe = lesson["BASE"] | {"hidden": (8,), "batch": 10}
-    assert lesson["difference_from_keras"](x, y, folds, recipe, epochs=3) < 1e-4
-
-
-def test_rows_that_score_do_not_train(lesson, data):
-    x, y, folds = data
-    recipe = lesson["BASE"] | {"hidden": (8,), "batch": 10}
+def test_targets_of_test_rows_change_nothing(log_target):
+    train, test = folds[0]
     spoiled = y.copy()
-    spoiled[folds[0][1]] += 1000
-    runs = [lesson["fit_runs"](x, aim, folds[:1], recipe, epochs=3) for aim in (y, spoiled)]
-    for ours, theirs in zip(runs[0]["net"].variables, runs[1]["net"].variables, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    spoiled[test] = 1000
+    one, two = (L["predict"](x, aim, folds[:1], 2, rate=0.01, log_target=log_target) for aim in (y, spoiled))
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    assert y[train].min() <= one.min() and one.max() <= y[train].max()
+    assert not np.allclose(one[0, 0], one[0, 1])
 
 
-def test_a_batch_larger_than_the_training_part_is_refused(lesson, data):
-    x, y, folds = data
-    with pytest.raises(ValueError, match="make it smaller"):
-        lesson["fit_runs"](x, y, folds, lesson["BASE"] | {"batch": 40}, epochs=1)
+def test_inner_folds_divide_the_training_rows():
+    for number, (a, b) in enumerate(L["inner_folds"](folds)):
+        train = folds[number // 2][0]
+        assert sorted([*a, *b]) == sorted(train) and len(b) == np.ceil(len(train) / 10)
 
 
-def test_check_rows_says_what_is_wrong(lesson):
-    columns = ["a", "b"]
-    np.testing.assert_array_equal(lesson["check_rows"]([[1, 2]], columns), [[1.0, 2.0]])
-    with pytest.raises(ValueError, match="expected 2 columns"):
-        lesson["check_rows"]([[1.0]], columns)
-    with pytest.raises(ValueError, match="row 1, column b"):
-        lesson["check_rows"]([[1.0, 2.0], [1.0, np.nan]], columns)
+def test_candidates_are_every_rate_and_strength():
+    L["candidates"].__globals__.update({"RATES": {"adam": [1, 2]}, "STRENGTHS": [0.5, 1]})
+    assert L["candidates"]({}) == [{"rate": 1}, {"rate": 2}]
+    found = L["candidates"]({"dropout": 0.2, "hidden": (8,)})
+    assert [(c["rate"], c["dropout"]) for c in found] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    assert L["middle"]({"dropout": 0.2}) == {"dropout": 0.1, "rate": 2}
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3\n" * 506, "a,b\n", "\x00\x01\x02"])
-def test_a_damaged_file_is_refused_with_its_name(lesson, tmp_path, text):
-    path = tmp_path / "housing.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"delete housing\.csv"):
-        lesson["read_housing"](path)
+def test_published_splits_are_those_of_the_benchmark():
+    np.random.seed(1)  # as the published script does
+    for train, test in L["published_splits"](506, 20):
+        order = np.random.permutation(506)
+        np.testing.assert_array_equal(train, order[:455])
+        np.testing.assert_array_equal(test, order[455:])
 
 
-def test_out_of_fold_uses_only_the_folds_in_which_a_row_scored(lesson, data):
-    x, y, folds = data
-    prediction = np.full((4, 41), np.nan)
-    for fold, (_, score) in enumerate(folds):
-        prediction[fold, score] = y[score]
-    np.testing.assert_allclose(lesson["out_of_fold"](prediction, folds), y)
+def test_compare_is_paired_and_out_of_fold_uses_unseen_rows_only():
+    guess = np.where([np.isin(range(41), test) for _, test in folds], y, np.nan)
+    np.testing.assert_allclose(L["out_of_fold"](guess, folds), y)
+    a = L["fold_scores"](np.stack([[y + 1.0]] * 4), y, folds)
+    b = L["fold_scores"](np.stack([[y + np.cos(np.arange(41))]] * 4), y, folds)
+    table = L["compare"]({"ab": (a, b), "ba": (b, a)})
+    assert table.difference["ab"] == -table.difference["ba"] == (a.RMSE - b.RMSE).mean() > 0
+    np.testing.assert_allclose(table.holm, np.minimum(1, 2 * table.p))
 
 
-def test_resampled_rmse_draws_the_same_rows_for_the_same_seed(lesson):
-    error = np.random.default_rng(3).normal(size=200)
-    one, two = (lesson["resampled_rmse"](scale * error, 500, seed=1) for scale in (1, 2))
-    np.testing.assert_allclose(two, 2 * one)
-    assert np.percentile(one, 2.5) < np.sqrt(np.mean(error**2)) < np.percentile(one, 97.5)
+def test_loader_keeps_to_its_own_folder_and_only_a_missing_network_leads_to_the_stand_in(monkeypatch, capsys):
+    asked = {}
 
+    def unreachable(*_, **settings):
+        asked.update(settings)
+        raise Exception("URL fetch failure on somewhere: None -- no network")
 
-def test_price_predictor_gives_the_lessons_own_predictions(lesson, data):
-    x, y, folds = data
-    run = lesson["fit_runs"](x, y, folds[:1], lesson["BASE"] | {"hidden": (8,), "batch": 10}, 2, copies=3)
-    predictor = lesson["PricePredictor"](run["net"], run["data"])
-    expected = lesson["predict"](run["net"], run["data"])[0].mean(0)
-    np.testing.assert_allclose(predictor.predict(tf.constant(x, tf.float32)), expected, rtol=1e-4)
+    def corrupted(*_, **__):
+        raise ValueError("corrupted")
+
+    monkeypatch.setattr(keras.utils, "get_file", unreachable)
+    frame, unit = L["load_data"]()
+    assert asked["cache_subdir"] == "seven-lessons" and len(asked["file_hash"]) == 64
+    assert "STAND-IN" in capsys.readouterr().out and unit == "points" and frame.columns[-1] == "target"
+    monkeypatch.setattr(keras.utils, "get_file", corrupted)
+    with pytest.raises(ValueError, match="corrupted"):
+        L["load_data"]()

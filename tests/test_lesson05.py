@@ -14,6 +14,26 @@ from statsmodels.tsa.ar_model import AutoReg
 
 L = SimpleNamespace(**definitions("lesson05_rnn", autograph=True))
 
+SMALL = {
+    "SEEDS": [0],
+    "TUTORIAL_EPOCHS": 1,
+    "EPOCHS": 4,
+    "CHECK_EVERY": 2,
+    "SHAPES": 3,
+    "COMPARED_STEPS": 3,
+    "TIMED_STEPS": 2,
+    "GRADIENT_LENGTH": 12,
+    "LENGTHS": [6, 12],
+    "ADDING_SEEDS": [0],
+    "RATES": [0.01],
+    "ADDING_UNITS": 4,
+    "ADDING_BATCH": 5,
+    "ADDING_STEPS": 4,
+    "ADDING_CHECK": 2,
+    "MORE_STEPS": 4,
+    "MORE_LENGTHS": [6, 12],
+}
+
 
 def monthly(values, start="1949-01"):
     return pd.Series(values, pd.period_range(start, periods=len(values), freq="M"))

@@ -13,6 +13,21 @@ from conftest import ROOT, definitions
 LESSON = definitions("lesson07_detection")
 found = LESSON["found"]
 
+SMALL = {
+    "SEEDS": [0],
+    "TRAIN_SCENES": 32,
+    "VALIDATION_SCENES": 6,
+    "TEST_SCENES": 12,
+    "EPOCHS": 1,
+    "BATCH_SIZE": 16,
+    "BASE_WIDTH": 4,
+    "LARGE_SCENES": 1,
+    "COLLISION_SCENES": 1,
+    "COUNTS": [1, 10, 100],
+    "VALIDATION_WALLS": [101],
+    "TEST_WALLS": [201],
+}
+
 
 def random_boxes(rng, n, size=60):
     """n boxes with whole corners and sides of at least one pixel."""
