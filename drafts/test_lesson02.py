@@ -1,0 +1,184 @@
+"""Lesson 2: what is worth reusing, against independent references, and the faults of its first edition."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import definitions
+from scipy.stats import t as student
+
+SMALL = {
+    "SEEDS": [0, 1],
+    "EPOCHS": 1,
+    "WIDTHS": [8, 16],
+    "DEPTHS": [2, 3],
+    "SIZES": [7_000],
+    "RATES": [4],
+    "FINAL_EPOCHS": 1,
+    "FINAL_WIDTH": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def lesson() -> dict:
+    """The lesson's definitions, with 400 random images in the place of its data."""
+    names = definitions("lesson02_keras")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (400, 28, 28), dtype="uint8"), (np.arange(400) % 10).astype("uint8")
+    names["parts"] = {
+        "train": (x[:200], y[:200]),
+        "validation": (x[200:300], y[200:300]),
+        "test": (x[300:], y[300:]),
+    }
+    names["BATCH"] = 64
+    return names
+
+
+def fashion(n_train, n_test, classes=10):
+    """Noise under Fashion-MNIST's names."""
+    return tuple((np.zeros((n, 28, 28), "uint8"), np.arange(n) % classes) for n in (n_train, n_test))
+
+
+@pytest.mark.parametrize("data", [fashion(120, 20), fashion(60_000, 10_000, 5), fashion(60_000, 1_000)])
+def test_other_images_under_the_same_names_are_refused(lesson, monkeypatch, data):
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", lambda: data)
+    with pytest.raises(ValueError, match="70,000 images"):
+        lesson["load_data"]()
+
+
+def test_ten_equal_classes_are_accepted(lesson, monkeypatch):
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", lambda: fashion(60_000, 10_000))
+    assert lesson["load_data"]()[2][6] == "Shirt"
+
+
+def test_only_an_unreachable_address_brings_the_stand_in(lesson, monkeypatch, capsys):
+    def fails(message):
+        def load_data():
+            raise Exception(message)
+
+        monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", load_data)
+
+    fails("URL fetch failure on https://example.org: None")
+    (x, y), (x_test, _), names = lesson["load_data"]()
+    assert x.shape == (1500, 28, 28) and x.max() == 255 and len(x_test) == 297 and names[3] == "3"
+    assert "STAND-IN" in capsys.readouterr().out
+    fails("CRC check failed")
+    with pytest.raises(Exception, match="CRC"):
+        lesson["load_data"]()
+
+
+@pytest.mark.parametrize("size", definitions("lesson02_keras")["SIZES"])
+def test_depths_have_equal_parameters_as_keras_counts_them(lesson, size):
+    networks = [{"layers": d, "width": lesson["matched"](d, size)} for d in lesson["DEPTHS"]]
+    counts = [lesson["build"](**network).count_params() for network in networks]
+    assert counts == [lesson["parameters"](**network) for network in networks]
+    assert max(counts) / min(counts) < 1.01
+
+
+def test_batches_show_every_image_once_mirrored_and_moved(lesson):
+    x, y = lesson["parts"]["train"]
+    plain = lesson["Batches"](x, y, flip=0.0, shift=0, seed=0)
+    order = plain.order
+    epoch = [plain[step] for step in range(len(plain))]
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in epoch]), x[order])
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in epoch]), y[order])
+    plain.on_epoch_end()
+    assert sorted(order) == list(range(len(x))) and (plain.order != order).any()
+    mirrored = lesson["Batches"](x, y, flip=1.0, shift=0, seed=0)
+    np.testing.assert_array_equal(mirrored[0][0], x[mirrored.order[:64], :, ::-1])
+    moved = lesson["Batches"](x, y, flip=0.0, shift=1, seed=0)
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1)])
+    places = [
+        [np.array_equal(image, padded[i, a : a + 28, b : b + 28]) for a in range(3) for b in range(3)]
+        for image, i in zip(moved[0][0], moved.order, strict=False)
+    ]
+    assert np.sum(places) == 64 and np.any(places, axis=0).all()
+
+
+def test_cycle_rises_for_a_fifth_and_ends_at_zero(lesson):
+    model, _ = lesson["compiled"](100, rate=0.02, width=8)
+    rates = np.array([float(model.optimizer._learning_rate(step)) for step in range(101)])
+    assert (
+        rates.argmax() == 20
+        and rates.max() == pytest.approx(0.02)
+        and rates[100] == pytest.approx(0, abs=1e-8)
+    )
+
+
+def test_a_seed_gives_the_same_run_whatever_ran_before(lesson):
+    settings = {"epochs": 1, "width": 8, "dropout": 0.2, "average": True, "flip": 0.5, "keep": True}
+    lesson["compiled"].cache_clear()
+    first = lesson["run"](seed=1, **settings)
+    other = lesson["run"](seed=0, **settings)
+    again = lesson["run"](seed=1, **settings)
+    np.testing.assert_allclose(first["test answers"], again["test answers"], atol=1e-5)
+    assert np.abs(first["test answers"] - other["test answers"]).max() > 1e-3
+
+
+def test_restart_forgets_training(lesson):
+    model, state = lesson["compiled"](10, width=8)
+    keras.utils.set_random_seed(0)
+    lesson["restart"](model, state)
+    before = model.get_weights()
+    x, y = lesson["parts"]["train"]
+    model.fit(x, keras.utils.to_categorical(y, 10), verbose=0)
+    assert int(model.optimizer.iterations) == 7
+    keras.utils.set_random_seed(0)
+    lesson["restart"](model, state)
+    assert int(model.optimizer.iterations) == 0
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_views_are_the_images_moved_and_mirrored(lesson):
+    x = lesson["parts"]["test"][0]
+    views = lesson["views"](x)
+    assert len(views) == 10
+    np.testing.assert_array_equal(views[0], x)
+    moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    for view, mirrored, move in zip(views[:5], views[5:], moves, strict=True):
+        rolled = np.roll(x, move, axis=(1, 2))
+        np.testing.assert_array_equal(view[:, 1:-1, 1:-1], rolled[:, 1:-1, 1:-1])
+        np.testing.assert_array_equal(mirrored, view[:, :, ::-1])
+    assert (views[1][:, 0] == 0).all() and (views[4][:, :, -1] == 0).all()
+
+
+def test_answers_are_probabilities_of_every_view(lesson):
+    keras.utils.set_random_seed(0)
+    model, x = lesson["build"](width=8), lesson["parts"]["test"][0]
+    answers = lesson["probabilities"](model, x)
+    np.testing.assert_allclose(answers.sum(axis=-1), 1, atol=1e-5)
+    assert answers.shape == (10, len(x), 10)
+    np.testing.assert_allclose(answers[5], lesson["probabilities"](model, x[:, :, ::-1])[0], atol=1e-5)
+
+
+def test_differences_are_paired_and_corrected_by_holm(lesson):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        [
+            {"change": c, "seed": s, "validation": v, "test": v}
+            for s in range(5)
+            for c, v in zip("abc", rng.normal(0.9, 0.01, 3), strict=True)
+        ]
+    )
+    table = lesson["differences"](rows, "change", [("b", "a"), ("c", "a")])
+    wide, ps = rows.pivot(index="seed", columns="change", values="test"), []
+    for name in "bc":
+        d = (wide[name] - wide["a"]).to_numpy()
+        error = d.std(ddof=1) / 5**0.5
+        assert (
+            table.loc[f"{name} against a", "test"] == f"{d.mean():+.4f} ± {student.ppf(0.975, 4) * error:.4f}"
+        )
+        ps.append(2 * student.sf(abs(d.mean() / error), 4))
+    low, high = min(2 * min(ps), 1), max(min(2 * min(ps), 1), max(ps))
+    expected = [low, high] if ps[0] < ps[1] else [high, low]
+    assert table["Holm's p, test"].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_spread_is_the_sample_s(lesson):
+    rows = pd.DataFrame({"width": [8, 8, 8], "train": [0.1, 0.2, 0.3], "validation": 0.5, "test": 0.5})
+    assert lesson["mean_sd"](rows, "width").loc[8, "train"] == "0.2000 ± 0.1000"
+
+
+def test_claims_stand_on_five_seeds(lesson):
+    assert len(lesson["SEEDS"]) >= 5
