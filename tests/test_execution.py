@@ -45,11 +45,12 @@ def test_lesson_runs_as_on_a_gpu(lesson, alone, run_small, request):
     run_small(lesson)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"image_data_format": "channels_first"}, {"floatx": "float16"}], ids=str
-)
-def test_lesson_runs_with_other_keras_settings(settings, run_small, keras_json, request):
-    lesson = lesson_number(4)
+OTHER_SETTINGS = [(4, {"image_data_format": "channels_first"}), (3, {"floatx": "float16"})]
+
+
+@pytest.mark.parametrize(("number", "settings"), OTHER_SETTINGS, ids=str)
+def test_lesson_runs_with_other_keras_settings(number, settings, run_small, keras_json, request):
+    lesson = lesson_number(number)
     not_yet(lesson, request)
     keras_json(**settings)
     run_small(lesson)
