@@ -81,18 +81,21 @@ def tiny():
     L["parts"] = {"train": data, "validation": data, "test": data}
 
 
-def test_start_sets_weights_and_optimiser_back(tiny):
-    shape = {"kernels": (3,), "width": 2}
+def test_start_sets_weights_random_streams_and_optimiser_back(tiny):
+    shape = {"kernels": (3,), "width": 2, "dropout": 0.5}
     model = L["compiled"](2, 0.01, 0.1, **shape)
     state = [L["keras"].ops.convert_to_numpy(variable) for variable in model.optimizer.variables]
-    L["start"](model, 5, state, **shape)
-    fresh = [np.array(weight) for weight in model.get_weights()]
-    model.fit(L["train"][0], np.eye(10)[L["train"][1]], batch_size=20, verbose=0)
+    trained = []
+    for _ in range(2):
+        L["start"](model, 5, state, **shape)
+        fresh = [np.array(weight) for weight in model.get_weights()]
+        assert all(np.array_equal(a, b) for a, b in zip(model.optimizer.variables, state, strict=True))
+        model.fit(L["train"][0], np.eye(10)[L["train"][1]], batch_size=20, shuffle=False, verbose=0)
+        trained.append([fresh, model.get_weights()])
     assert int(model.optimizer.iterations) == 2
-    assert not all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh, strict=True))
-    L["start"](model, 5, state, **shape)
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh, strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(model.optimizer.variables, state, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(*trained[0], strict=True))
+    for first, again in zip(*trained, strict=True):  # the same flips and the same dropout, too
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_run_gives_a_row_a_seed_and_the_seed_decides(tiny):
