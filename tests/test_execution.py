@@ -35,7 +35,7 @@ def test_lesson_runs_offline_at_small_scale(lesson, alone, run_small, keras_json
     said = run_small(lesson).lower()
     assert number != 3 or own.read_text() == "mine\n"
     code = "\n".join(cell.source for cell in checks.code_cells(checks.read(lesson)))
-    if "get_file" in code or "load_data(" in code:
+    if number != 5 and ("get_file" in code or "load_data(" in code):  # the series of lesson 5 lies in data/
         assert "stand-in" in said, "the lesson does not say that it runs on a stand-in for its data"
 
 
