@@ -259,7 +259,6 @@ CHECKS = [
     plain_python,
     numbers_are_recorded,
 ]
-# not yet asked of the lessons that conftest.PENDING names
 FORM = [decimal_commas_in_russian, one_execution, nothing_kept, neighbours_are_linked, has_a_picture]
 FORM += [scoreboard_is_a_table]
 

@@ -18,8 +18,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted(ROOT.glob("lesson*.ipynb"))
-# lessons that still have to take the form that checks.FORM describes
-PENDING = {f"lesson{name}" for name in "02_keras".split()}
 
 
 def small(lesson: Path) -> dict:

@@ -5,10 +5,9 @@ import shutil
 
 import checks
 import pytest
-from conftest import LESSONS, PENDING, ROOT, small
+from conftest import LESSONS, ROOT, small
 
 WITH_KERAS = [path for path in LESSONS if "import keras" in path.read_text(encoding="utf-8")]
-NO_XLA_YET = {"lesson06_unet"} & PENDING  # an affine image transform inside its model
 
 
 def test_small_parameters_are_parameters(lesson):
@@ -40,9 +39,7 @@ def test_lesson_runs_offline_at_small_scale(lesson, alone, run_small, keras_json
 
 
 @pytest.mark.parametrize("lesson", WITH_KERAS, ids=lambda path: path.stem)
-def test_lesson_runs_as_on_a_gpu(lesson, alone, run_small, request):
-    if lesson.stem in NO_XLA_YET:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="not rewritten yet"))
+def test_lesson_runs_as_on_a_gpu(lesson, alone, run_small):
     startup = alone.parent / "IPYTHONDIR" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "as_gpu.py", startup / "00-as-gpu.py")

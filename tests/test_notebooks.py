@@ -10,7 +10,7 @@ import sys
 import checks
 import nbformat
 import pytest
-from conftest import LESSONS, PENDING, ROOT
+from conftest import LESSONS, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ALL = checks.CHECKS + checks.FORM
@@ -20,7 +20,6 @@ def test_lessons_are_found_and_named_by_number():
     numbers = [re.fullmatch(r"lesson(\d\d)_[a-z]+", path.stem) for path in LESSONS]
     assert LESSONS and all(numbers)
     assert [int(n[1]) for n in numbers] == list(range(1, len(LESSONS) + 1))
-    assert PENDING <= {path.stem for path in LESSONS}
 
 
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
@@ -28,9 +27,7 @@ def test_committed_lesson(lesson, check):
     assert check(checks.read(lesson), lesson) == []
 
 
-def test_committed_lesson_has_the_form(lesson, request):
-    if lesson.stem in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="not rewritten yet"))
+def test_committed_lesson_has_the_form(lesson):
     nb = checks.read(lesson)
     assert [complaint for check in checks.FORM for complaint in check(nb, lesson)] == []
 
@@ -236,5 +233,4 @@ def test_readme_has_a_row_for_every_lesson():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in LESSONS:
         assert re.search(rf"^\|.*\({path.name}\).*\|$", readme, flags=re.M), path.name
-        if path.stem not in PENDING:
-            assert f"data/images/{path.stem.split('_')[0]}.png" in readme, "its picture is not in the gallery"
+        assert f"data/images/{path.stem.split('_')[0]}.png" in readme, "its picture is not in the gallery"
