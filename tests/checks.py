@@ -162,20 +162,24 @@ def plain_python(nb, path):
     return complaints
 
 
-def numbers_are_recorded(nb, path):
-    """Each decimal number of the quoting sections is a number of an output, or 100 times it, rounded."""
+def unrecorded(text, nb):
+    """Decimal numbers of a text that are no number of an output, nor 100 times one, rounded."""
     shown = html.unescape(" ".join(text_of(o) for o in outputs(nb))).replace(",", "")
     recorded = [float(n) for n in re.findall(r"\d+\.?\d*(?:e[-+]?\d+)?", shown)]
-    complaints = []
-    for name in QUOTING:
-        text = section(nb, name)
-        if name == "Выводы":  # Russian writes decimals with a comma
-            text = re.sub(r"(?<=\d),(?=\d)", ".", text)
-        for number in DECIMAL.findall(text):
-            half = 0.5001 * 10.0 ** -len(number.split(".")[1])
-            if not any(abs(r * scale - float(number)) <= half for r in recorded for scale in (1, 100)):
-                complaints.append(f"{number} in {name!r} stands in no recorded output")
-    return complaints
+    missing = []
+    for number in DECIMAL.findall(text):
+        half = 0.5001 * 10.0 ** -len(number.split(".")[1])
+        if not any(abs(r * scale - float(number)) <= half for r in recorded for scale in (1, 100)):
+            missing.append(number)
+    return missing
+
+
+def numbers_are_recorded(nb, path):
+    """Each decimal number of the quoting sections stands in an output; Russian writes it with a comma."""
+    texts = {name: section(nb, name) for name in QUOTING}
+    texts["Выводы"] = re.sub(r"(?<=\d),(?=\d)", ".", texts["Выводы"])
+    missing = {name: unrecorded(text, nb) for name, text in texts.items()}
+    return [f"{n} in {name!r} stands in no recorded output" for name in missing for n in missing[name]]
 
 
 def decimal_commas_in_russian(nb, path):

@@ -229,8 +229,13 @@ def test_files_that_systems_leave_behind_are_ignored():
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
 
 
-def test_readme_has_a_row_for_every_lesson():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in LESSONS:
-        assert re.search(rf"^\|.*\({path.name}\).*\|$", readme, flags=re.M), path.name
-        assert f"data/images/{path.stem.split('_')[0]}.png" in readme, "its picture is not in the gallery"
+def test_readme_says_of_a_lesson_what_its_page_has_recorded(lesson):
+    readme, nb = (ROOT / "README.md").read_text(encoding="utf-8"), checks.read(lesson)
+    row = re.search(rf"^\|.*\({lesson.name}\).*\|$", readme, flags=re.M)[0]
+    picture = f"data/images/{lesson.stem.split('_')[0]}.png"
+    caption = next(line for line in readme.splitlines() if line.startswith("<td") and picture in line)
+    *_, answer, _, two_cores, gpu, _ = row.split("|")
+    assert checks.unrecorded(answer + caption, nb) == []
+    minutes, device = re.search(r"Run all: ([\d.]+) minutes on (.*)", nb.cells[-1].outputs[0].text).groups()
+    said = re.search(r"\d+", two_cores if "CPU" in device else gpu)[0]
+    assert int(said) == round(float(minutes))
