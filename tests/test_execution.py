@@ -1,4 +1,4 @@
-"""Every lesson runs to its end at small scale: alone, with no network, whatever the reader's settings."""
+"""Every lesson runs to its end at small scale with no network: under a reader's settings, and as in Colab."""
 
 import ast
 import shutil
@@ -39,7 +39,8 @@ def test_lesson_runs_offline_at_small_scale(lesson, alone, run_small, keras_json
 
 
 @pytest.mark.parametrize("lesson", WITH_KERAS, ids=lambda path: path.stem)
-def test_lesson_runs_as_on_a_gpu(lesson, alone, run_small):
+def test_lesson_runs_as_on_a_gpu_and_without_data_as_in_colab(lesson, alone, run_small):
+    shutil.rmtree(alone / "data")
     startup = alone.parent / "IPYTHONDIR" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "as_gpu.py", startup / "00-as-gpu.py")
