@@ -1,6 +1,7 @@
 """Start-up file of a kernel in which Keras compiles with XLA by itself, as where TensorFlow has a GPU.
 
-It imitates the choice `jit_compile="auto"` -> True and so finds ops that XLA does not have. It cannot
+It imitates the choice `jit_compile="auto"` -> True and so finds ops that XLA does not have. Each mix of
+layers, optimiser and loss is compiled by XLA once: the same mix in another size has no other ops. It cannot
 imitate what a card has of its own: its memory, TF32, cuDNN's kernels and the ops that only its XLA lacks.
 """
 
@@ -11,16 +12,22 @@ os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 import keras  # noqa: E402
 
 os.dup2(_stderr, 2)
-_compile, _fit = keras.Model.compile, keras.Model.fit
+_compile, _fit, _compiled = keras.Model.compile, keras.Model.fit, set()
 
 
 def compile_as_on_a_gpu(self, *args, **kwargs):
-    return _compile(self, *args, **(kwargs | {"jit_compile": True}))  # whatever a lesson chose for a CPU
+    _compile(self, *args, **kwargs)
+    layers = {
+        (type(layer).__name__, str(getattr(layer, "activation", ""))) for layer in self._flatten_layers()
+    }
+    mix = frozenset(layers), type(self.optimizer).__name__, str(getattr(self.loss, "name", self.loss))
+    self.jit_compile = mix not in _compiled  # whatever the lesson chose for a CPU
+    _compiled.add(mix)
 
 
 def fit_as_on_a_gpu(self, *args, **kwargs):
     # a layer with supports_jit = False takes XLA off the whole model and says so in a warning only
-    assert self.jit_compile, "a layer takes XLA off this model"
+    assert all(layer.supports_jit for layer in self._flatten_layers()), "a layer takes XLA off this model"
     return _fit(self, *args, **kwargs)
 
 

@@ -131,17 +131,18 @@ def test_compare_is_paired_and_out_of_fold_uses_unseen_rows_only():
 def test_loader_keeps_to_its_own_folder_and_only_a_missing_network_leads_to_the_stand_in(monkeypatch, capsys):
     asked = {}
 
-    def unreachable(*_, **settings):
-        asked.update(settings)
-        raise Exception("URL fetch failure on somewhere: None -- no network")
+    def fails(error):
+        def get_file(*_, **settings):
+            asked.update(settings)
+            raise error
 
-    def corrupted(*_, **__):
-        raise ValueError("corrupted")
+        monkeypatch.setattr(keras.utils, "get_file", get_file)
 
-    monkeypatch.setattr(keras.utils, "get_file", unreachable)
-    frame, unit = L["load_data"]()
-    assert asked["cache_subdir"] == "seven-lessons" and len(asked["file_hash"]) == 64
-    assert "STAND-IN" in capsys.readouterr().out and unit == "points" and frame.columns[-1] == "target"
-    monkeypatch.setattr(keras.utils, "get_file", corrupted)
+    for error in (Exception("URL fetch failure on ...: None"), TimeoutError(), ConnectionResetError()):
+        fails(error)
+        frame, unit = L["load_data"]()
+        assert asked["cache_subdir"] == "seven-lessons" and len(asked["file_hash"]) == 64
+        assert "STAND-IN" in capsys.readouterr().out and unit == "points" and frame.columns[-1] == "target"
+    fails(ValueError("corrupted"))
     with pytest.raises(ValueError, match="corrupted"):
         L["load_data"]()
