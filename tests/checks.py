@@ -1,9 +1,11 @@
 """What a committed lesson must satisfy: each check takes a notebook and its path, and returns complaints."""
 
 import ast
-import base64
 import html
+import importlib
+import math
 import re
+from bisect import bisect_left
 from datetime import datetime
 from pathlib import Path
 
@@ -13,15 +15,28 @@ SIZE_LIMIT = 1_500_000  # bytes; GitHub stops rendering larger notebooks
 PICTURE_LIMIT = 150_000  # bytes of a lesson's picture in the README
 SECTIONS = ["Assignment", "Answers in short", "Setup", "Scoreboard", "Conclusions", "Выводы", "References"]
 QUOTING = ["Answers in short", "Conclusions", "Выводы"]  # sections whose numbers must stand in an output
-GAIN_FROM_A_GPU = {2, 4, 6, 7}
+ASK_FOR_A_GPU = {2, 4, 6, 7}
 MACHINE_PATH = re.compile(
     r"(?<![\w.])(?:/(?:home|root|Users|work|tmp|mnt|var|opt|srv)/[\w.-]|/content/drive|[A-Za-z]:\\\\?Users)"
     r"|site-packages|\.\./shared|\.venv/"
 )
-DECIMAL = re.compile(r"(?<![\w./-])\d+\.\d+(?![\w.]*\d)")
+# A number as it is quoted; what has a letter or a hyphen in it (ResNet-20, 7-5-3, 30-fold) is a name.
+NUMBER = re.compile(r"(?<![\w.,])(?<!\w-)\d+(?:,\d{3})*(?:\.\d+)?(?!\w|[.,]\d|-\w)")
+LINK = re.compile(r"\]\(#([^)]*)\)")
 KEPT = re.compile(
     r"from the store|kept (from|results)|stored results|earlier (execution|session|run)|decoded earlier"
 )
+
+GOALS = {  # of every lesson; below, of each: code lines, functions, code lines to the first result
+    "numbers per 100 words": 4,
+    "code cells in a row": 3,
+    "lines of the longest cell": 25,
+    "words": 3000,
+    "words of an answer": 30,
+    "numbers of an answer": 2,
+}
+OWN_GOALS = {1: (500, 16, 60), 2: (550, 16, 80), 3: (600, 18, 80), 4: (520, 15, 80)}
+OWN_GOALS |= {5: (780, 25, 80), 6: (750, 25, 90), 7: (750, 25, 90)}
 
 
 def code_cells(nb):
@@ -41,14 +56,18 @@ def text_of(output) -> str:
     return "\n".join(parts + output.get("traceback", []))
 
 
+def prose(cell) -> str:
+    """The text of a Markdown cell without blocks of code."""
+    return re.sub(r"^```.*?^```", "", cell.source, flags=re.MULTILINE | re.DOTALL)
+
+
 def blocks(nb) -> list[tuple[int, str, str]]:
     """(level, title, text) of each heading and of each line that is bold as a whole (level 7)."""
     found = [(0, "", "")]
-    lines = [line for c in nb.cells if c.cell_type == "markdown" for line in c.source.splitlines()]
-    for line in lines:
+    for line in "\n".join(prose(cell) for cell in nb.cells if cell.cell_type == "markdown").splitlines():
         if heading := re.match(r"(#+)\s+(.*?)\s*$", line):
             found.append((len(heading[1]), heading[2], ""))
-        elif bold := re.match(r"\*\*([^*]+)\*\*\s*$", line):
+        elif bold := re.match(r"\*\*([^*]+)\*\*\s*(·.*)?$", line):
             found.append((7, bold[1], ""))
         else:
             level, title, text = found[-1]
@@ -67,6 +86,31 @@ def section(nb, title: str) -> str:
         if level is not None:
             found.append(text)
     return "\n".join(found)
+
+
+def code_under(nb) -> dict[str, list]:
+    """Code cells under each heading and its subsections, by the anchor that a link names."""
+    found, place = {}, []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            for marks, title in re.findall(r"^(#+)\s+(.*?)\s*$", prose(cell), flags=re.MULTILINE):
+                anchor = title.replace(" ", "-")
+                place = [(depth, name) for depth, name in place if depth < len(marks)]
+                place.append((len(marks), anchor))
+                found.setdefault(anchor, [])
+        elif cell.source.strip():
+            for _, anchor in place:
+                found[anchor].append(cell)
+    return found
+
+
+def pieces(text) -> list[tuple[bool, str]]:
+    """(whether it is an item of a list, text) of each paragraph and item."""
+    found = []
+    for piece in re.split(r"\n\s*\n|\n(?=(?:[-*]|\d+\.)\s)", text.strip()):
+        item = re.match(r"(?:[-*]|\d+\.)\s+", piece)
+        found.append((bool(item), piece[item.end() :] if item else piece))
+    return found
 
 
 def number_of(path) -> int:
@@ -147,7 +191,7 @@ def links_lead_somewhere(nb, path):
 
 
 def gpu_where_it_helps(nb, path):
-    wanted = "GPU" if number_of(path) in GAIN_FROM_A_GPU else None
+    wanted = "GPU" if number_of(path) in ASK_FOR_A_GPU else None
     asked = nb.metadata.get("accelerator")
     return [] if asked == wanted else [f"metadata.accelerator is {asked}, not {wanted}"]
 
@@ -162,28 +206,77 @@ def plain_python(nb, path):
     return complaints
 
 
-def unrecorded(text, nb):
-    """Decimal numbers of a text that are no number of an output, nor 100 times one, rounded."""
-    shown = html.unescape(" ".join(text_of(o) for o in outputs(nb))).replace(",", "")
-    recorded = [float(n) for n in re.findall(r"\d+\.?\d*(?:e[-+]?\d+)?", shown)]
-    missing = []
-    for number in DECIMAL.findall(text):
-        half = 0.5001 * 10.0 ** -len(number.split(".")[1])
-        if not any(abs(r * scale - float(number)) <= half for r in recorded for scale in (1, 100)):
-            missing.append(number)
-    return missing
+def recorded(cells) -> list[float]:
+    """Numbers that the outputs of cells show, sorted, and 100 times the shares among them."""
+    shown = "\n".join(text_of(output) for cell in cells for output in cell.outputs)
+    shown = html.unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", shown, flags=re.DOTALL)).replace(",", "")
+    numbers = [float(n) for n in re.findall(r"(?<![\w.])\d+\.?\d*(?:e[-+]?\d+)?", shown)]
+    return sorted(numbers + [100 * n for n in numbers if n <= 1])
 
 
-def numbers_are_recorded(nb, path):
-    """Each decimal number of the quoting sections stands in an output; Russian writes it with a comma."""
-    texts = {name: section(nb, name) for name in QUOTING}
-    texts["Выводы"] = re.sub(r"(?<=\d),(?=\d)", ".", texts["Выводы"])
-    missing = {name: unrecorded(text, nb) for name, text in texts.items()}
-    return [f"{n} in {name!r} stands in no recorded output" for name in missing for n in missing[name]]
+def integers_of_code(cells) -> list[float]:
+    code = "\n".join(cell.source for cell in cells)
+    return sorted(float(n) for n in re.findall(r"(?<![\w.])\d[\d_]*(?![\w.])", code))
+
+
+def among(numbers, written) -> bool:
+    """Whether a number as it is written is one of sorted numbers, rounded."""
+    value, half = float(written), 0.5001 * 10.0 ** -len(written.partition(".")[2])
+    place = bisect_left(numbers, value - half)
+    return place < len(numbers) and numbers[place] <= value + half
+
+
+def quoted(text, russian=False) -> list[str]:
+    """Decimal numbers and integers of two digits and more in a text, years left out."""
+    text = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)|\S+://\S+", " x ", text)
+    text = re.sub(r"(?<=\d)[\u00a0\u202f](?=\d{3}(?!\d))", "", text)
+    if russian:
+        text = re.sub(r"(?<=\d),(?=\d)", ".", re.sub(r"(?<=\d) (?=\d{3}(?!\d))", "", text))
+    found = [n for n in NUMBER.findall(text) if len(n) > 1 and not re.fullmatch(r"(19|20)\d\d", n)]
+    return [n.replace(",", "") for n in found]
+
+
+def unrecorded(text, cells, russian=False) -> list[str]:
+    """Quoted numbers that no output of the cells shows; an integer may also stand in their code."""
+    shown, code = recorded(cells), integers_of_code(cells)
+    missing = [n for n in quoted(text, russian) if not among(shown, n)]
+    return [n for n in missing if "." in n or not among(code, n)]
+
+
+def numbers_stand_in_their_section(nb, path):
+    """Each number of an answer or a conclusion is shown in the section that it links to.
+
+    Item n of the Russian conclusions may use what conclusion n links to, a paragraph without a link the page.
+    """
+    under, complaints = code_under(nb), []
+    conclusions = [LINK.findall(text) for item, text in pieces(section(nb, "Conclusions")) if item]
+    for name in QUOTING:
+        russian = name == "Выводы"
+        of_english = iter(conclusions if russian else [])
+        for item, text in pieces(section(nb, name)):
+            links = LINK.findall(text) + (next(of_english, []) if item else [])
+            cells = [cell for anchor in links for cell in under.get(anchor, [])]
+            if item and not links:
+                complaints.append(f"no link in {name!r}: {text[:40]!r}")
+            missing = unrecorded(text, cells if links else code_cells(nb), russian)
+            complaints += [f"{n} in {name!r} is not shown where it links to: {text[:40]!r}" for n in missing]
+    return complaints
+
+
+def numbers_are_told_apart(nb, path):
+    """The check above means something: few of all three-digit numbers would pass it in a section."""
+    linked = {a for name in QUOTING for a in LINK.findall(section(nb, name))}
+    sections = [cells for anchor, cells in code_under(nb).items() if anchor in linked and cells]
+    digits = range(100, 1000)
+    written = [f"0.{n}" for n in digits] + [f"{n // 10}.{n % 10}" for n in digits] + [f"{n}" for n in digits]
+    passing = [1 - len(unrecorded(" ".join(written), cells)) / len(written) for cells in sections]
+    share = sum(passing) / max(1, len(passing))
+    return [f"{share:.0%} of random numbers would pass"] if share >= 0.2 else []
 
 
 def decimal_commas_in_russian(nb, path):
-    return [f"decimal point in 'Выводы': {number}" for number in DECIMAL.findall(section(nb, "Выводы"))]
+    points = [n for n in quoted(section(nb, "Выводы")) if "." in n]
+    return [f"decimal point in 'Выводы': {number}" for number in points]
 
 
 def one_execution(nb, path):
@@ -233,19 +326,106 @@ def has_a_picture(nb, path):
     return [] if small else [f"{picture.name} is not a PNG under {PICTURE_LIMIT // 1000} kB"]
 
 
+def scoreboard(nb) -> list[str]:
+    """Texts of the table measure, ours, reference, source that is shown under the scoreboard's heading."""
+    code = [
+        cell for anchor, cells in code_under(nb).items() if anchor.startswith("Scoreboard") for cell in cells
+    ]
+    for output in (output for cell in code for output in cell.outputs):
+        texts = re.findall(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", text_of(output), flags=re.DOTALL)
+        texts = [text for text in (html.unescape(text).strip() for text in texts) if text]
+        if texts[:4] == ["measure", "ours", "reference", "source"]:
+            return texts
+    return []
+
+
 def scoreboard_is_a_table(nb, path):
-    inside, columns = False, ["measure", "ours", "reference", "source"]
-    written = re.search(r"^\|(.*)\|$", section(nb, "Scoreboard"), flags=re.M)
-    if written and [name.split("(")[0].strip() for name in written[1].split("|")] == columns:
-        return []
+    written = re.search(
+        r"^\| *measure.*\| *ours.*\| *reference.*\| *source", section(nb, "Scoreboard"), flags=re.M
+    )
+    return [] if written or scoreboard(nb) else ["no table measure, ours, reference, source under Scoreboard"]
+
+
+def exports_as_python(nb, path):
+    """`jupyter nbconvert --to script` takes the ending from here, and .txt where it finds none."""
+    found = nb.metadata.get("language_info", {}).get("file_extension")
+    return [] if found == ".py" else [f"language_info.file_extension is {found}"]
+
+
+def pictures(output) -> list[str]:
+    """The kinds of picture that an output has."""
+    return [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+
+
+def figures_have_a_text(nb, path):
+    """Whoever does not see a picture is told its title: .ci/record writes it."""
+    bare = [o for o in outputs(nb) if any(not o.metadata.get(kind, {}).get("alt") for kind in pictures(o))]
+    return [f"{len(bare)} pictures without alternative text"] if bare else []
+
+
+def scoreboard_has_its_rows(nb, path):
+    """Each measure of SCOREBOARD in the lesson's test module stands once, letter for letter."""
+    wanted = importlib.import_module(f"test_lesson{number_of(path):02d}").SCOREBOARD
+    found = scoreboard(nb)
+    return [f"{found.count(row)} rows {row!r} in the scoreboard" for row in wanted if found.count(row) != 1]
+
+
+def plain_words(nb) -> str:
+    """Prose without headings, tables, formulas, code, links' targets and references."""
+    kept, references = [], False
     for cell in nb.cells:
-        if cell.cell_type == "markdown" and re.search("^## ", cell.source, flags=re.M):
-            inside = re.findall("^## (.*)", cell.source, flags=re.M)[-1].startswith("Scoreboard")
-        elif inside:
-            shown = "".join(text_of(o) for o in cell.get("outputs", []))
-            if re.findall(r"<th>(\w+)</th>", shown)[:4] == columns:
-                return []
-    return ["no table with the columns measure, ours, reference, source under Scoreboard"]
+        if cell.cell_type == "markdown":
+            for title in re.findall(r"^#+\s*(.*)$", cell.source, flags=re.MULTILINE):
+                references = title.startswith("References")
+            if not references:
+                text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$", "", cell.source, flags=re.DOTALL)
+                kept += [line for line in text.splitlines() if not line.startswith(("|", "#"))]
+    return re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", " x ", "\n".join(kept)))
+
+
+def count_numbers(text) -> int:
+    return len(re.findall(r"(?<!\w)[+\u2212-]?\d+(?:[.,]\d+)*", text))
+
+
+def measures(nb) -> dict[str, float]:
+    """What a reader goes through."""
+    code = [cell.source.splitlines() for cell in code_cells(nb)]
+    first, words, lines = math.inf, plain_words(nb), 0
+    for cell in code_cells(nb):
+        lines += len(cell.source.splitlines())
+        if "first-result" in cell.metadata.get("tags", []):
+            first = lines
+    rows = "".join("c" if cell.cell_type == "code" else " " for cell in nb.cells).split()
+    answers = [text for item, text in pieces(section(nb, "Answers in short")) if item]
+    answers = [re.sub(r"\[[^]]*\]\([^)]*\)", "", re.sub(r"`[^`]*`", "x", text)) for text in answers]
+    return {
+        "code lines": lines,
+        "functions": len(re.findall(r"^\s*def ", "\n".join(map("\n".join, code)), flags=re.MULTILINE)),
+        "lines to the first result": first,
+        "numbers per 100 words": 100 * count_numbers(words) / max(1, len(words.split())),
+        "code cells in a row": max(map(len, rows), default=0),
+        "lines of the longest cell": max(map(len, code), default=0),
+        "words": sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown"),
+        "words of an answer": max((len(text.split()) for text in answers), default=0),
+        "numbers of an answer": max(map(count_numbers, answers), default=0),
+    }
+
+
+def goals(path) -> dict[str, float]:
+    own = OWN_GOALS.get(number_of(path), (600, 18, 80))
+    return dict(zip(("code lines", "functions", "lines to the first result"), own, strict=True)) | GOALS
+
+
+def within_the_budget(nb, path):
+    """At most a quarter over the goal."""
+    found, wanted = measures(nb), goals(path)
+    over = [name for name, goal in wanted.items() if found[name] > 1.25 * goal]
+    return [f"{found[name]:.1f} {name}, the goal is {wanted[name]}" for name in over]
+
+
+def eighty_eight_columns(nb, path):
+    lines = [line for cell in code_cells(nb) for line in cell.source.splitlines()]
+    return [f"{len(line)} columns: {line[:40]!r}" for line in lines if len(line) > 88]
 
 
 CHECKS = [
@@ -261,23 +441,16 @@ CHECKS = [
     links_lead_somewhere,
     gpu_where_it_helps,
     plain_python,
-    numbers_are_recorded,
+    exports_as_python,
+    figures_have_a_text,
 ]
 FORM = [decimal_commas_in_russian, one_execution, nothing_kept, neighbours_are_linked, has_a_picture]
 FORM += [scoreboard_is_a_table]
+# the house style, for lessons that are rewritten
+STYLE = [within_the_budget, eighty_eight_columns, scoreboard_has_its_rows]
+STYLE += [numbers_stand_in_their_section, numbers_are_told_apart]
 
 
 def read(path):
     """A notebook as it is, valid or not."""
     return nbformat.read(path, as_version=4)
-
-
-def budget(nb) -> str:
-    """What a reader goes through, for the eye: 1,000 pixels a screen, estimated."""
-    code = [len(cell.source.splitlines()) for cell in code_cells(nb)]
-    words = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
-    pictures = [o.data["image/png"][:64] for o in outputs(nb) if "image/png" in o.get("data", {})]
-    heights = [int.from_bytes(base64.b64decode(start)[20:24]) for start in pictures]
-    rows = sum(text_of(o).count("<tr") for o in outputs(nb))
-    pixels = 21 * sum(code) + 43 * len(nb.cells) + 2 * words + 1.2 * sum(heights) + 33 * rows
-    return f"{sum(code)} code lines, longest cell {max(code)}, {words} words, {pixels / 1000:.0f} screens"

@@ -1,47 +1,181 @@
-"""Every lesson runs to its end at small scale with no network: under a reader's settings, and as in Colab."""
+"""Every lesson runs to its end at small scale offline: on a reader's computer, and as in Colab on a GPU.
+
+What readers meet rides on these two runs. Whoever rewrites a lesson takes its number out of STILL_FAILS and
+STILL_STOPS: a lesson that is in there and passes fails the tests.
+"""
 
 import ast
+import json
+import re
 import shutil
 
 import checks
+import numpy as np
 import pytest
-from conftest import LESSONS, ROOT, small
+from conftest import LESSONS, NOT_YET, marked, of_tests
 
-WITH_KERAS = [path for path in LESSONS if "import keras" in path.read_text(encoding="utf-8")]
+STILL_FAILS = {
+    "agg is the backend": {2, 3, 4, 5, 6, 7},
+    "two cards": {2, 3, 4, 5, 6, 7},
+    "server": {4, 6},
+    "a training diverges": {2, 5},
+    "one of each": {4, 6},  # whose smallest scale has two seeds
+}
+STILL_STOPS = {  # these would end the run: each is tried alone
+    "legacy Keras": {3},
+    "server": {2, 3, 7},
+    "page of a hotel": {2, 3, 4, 5, 6, 7},
+    "seeds as arrays": {2, 5},
+}
+
+LOAD = {2, 3, 4, 6, 7}  # the series of lesson 5 lies in data/, which Colab has not
+SERVER = {2: "cut off", 3: "closed", 4: "certificate", 6: "403"}
+SERVER[7] = "closed, cut off, certificate, 429"  # many files, each refused in another way
+OWN_WORDS = {"cut off": "IncompleteRead", "closed": "closed connection", "certificate": "verify failed"}
 
 
-def test_small_parameters_are_parameters(lesson):
-    (cell,) = (
-        c for c in checks.code_cells(checks.read(lesson)) if "parameters" in c.metadata.get("tags", [])
-    )
-    assert set(small(lesson)) <= {node.targets[0].id for node in ast.parse(cell.source).body}
+def serve(alone, how):
+    alone.setenv("SERVER", how)
+    alone.start_with("as_served.py")
 
 
-def test_lesson_runs_offline_at_small_scale(lesson, alone, run_small, keras_json, monkeypatch):
-    """Without a network, under a keras.json that is not the default, and each under one more hardship."""
-    keras_json(floatx="float16", image_data_format="channels_first")
-    number, own = checks.number_of(lesson), alone.parent / "KERAS_HOME" / "datasets" / "housing.csv"
+def non_ascii_folders(alone, number):
+    folder = alone.folder / "Иван"
+    folder.mkdir()
+    for name in ("TMPDIR", "JOBLIB_TEMP_FOLDER"):
+        alone.setenv(name, str(folder))
+
+
+def settings_of_others(alone, number):
+    settings = {"floatx": "float16", "epsilon": 1e-7, "backend": "tensorflow"}
+    settings["image_data_format"] = "channels_first"
+    (alone.cache / "keras.json").write_text(json.dumps(settings))
+    alone.setenv("MPLBACKEND", "agg")
     if number == 1:  # nowhere to write: root writes through any mode, a plain file stops it too
         for name in ("cache", "images"):
-            shutil.rmtree(alone / "data" / name, ignore_errors=True)
-            (alone / "data" / name).write_text("not a folder")
+            shutil.rmtree(alone.folder / "data" / name, ignore_errors=True)
+            (alone.folder / "data" / name).write_text("not a folder")
     if number == 3:  # the reader has a file of that name
-        own.parent.mkdir()
-        own.write_text("mine\n")
+        (alone.cache / "datasets").mkdir()
+        (alone.cache / "datasets" / "housing.csv").write_text("mine\n")
     if number == 5:  # a locale that knows ASCII only
         for setting in ("LANG=C", "LC_ALL=C", "PYTHONCOERCECLOCALE=0", "PYTHONUTF8=0"):
-            monkeypatch.setenv(*setting.split("="))
-    said = run_small(lesson).lower()
-    assert number != 3 or own.read_text() == "mine\n"
-    code = "\n".join(cell.source for cell in checks.code_cells(checks.read(lesson)))
-    if number != 5 and ("get_file" in code or "load_data(" in code):  # the series of lesson 5 lies in data/
-        assert "stand-in" in said, "the lesson does not say that it runs on a stand-in for its data"
+            alone.setenv(*setting.split("="))
 
 
-@pytest.mark.parametrize("lesson", WITH_KERAS, ids=lambda path: path.stem)
-def test_lesson_runs_as_on_a_gpu_and_without_data_as_in_colab(lesson, alone, run_small):
-    shutil.rmtree(alone / "data")
-    startup = alone.parent / "IPYTHONDIR" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    shutil.copy(ROOT / "tests" / "as_gpu.py", startup / "00-as-gpu.py")
-    run_small(lesson)
+SITUATIONS = {
+    "settings of others": settings_of_others,
+    "folders in Cyrillic": non_ascii_folders,
+    "legacy Keras": lambda alone, number: alone.setenv("TF_USE_LEGACY_KERAS", "1"),
+    "server": lambda alone, number: serve(alone, SERVER.get(number, "closed")),
+}
+
+
+def seeds_as_arrays(parameters):
+    return {name: np.array(value) if "SEEDS" in name else value for name, value in parameters.items()}
+
+
+def no_spread(nb):
+    """Complaints about a spread that a single run cannot have."""
+    texts = [text for text in map(checks.text_of, checks.outputs(nb)) if "±" in text]
+    found = [re.search(r".*(?:\bnan\b|± ?0\.0+(?!\d)).*", text, flags=re.IGNORECASE) for text in texts]
+    return [match[0] for match in found if match]
+
+
+def stand_in(said, how):
+    """A complaint unless loud lines say with the error's own words why there is a stand-in."""
+    loud = "\n".join(line for line in said.splitlines() if "!!! STAND-IN" in line and "(" in line)
+    words = [OWN_WORDS.get(fault, fault) for fault in how.split(", ") if fault != "page"]
+    return [] if loud and all(word in loud for word in words) else [f"not {words} in {loud!r}"]
+
+
+@pytest.fixture
+def judge(subtests):
+    """Function: complaints of each situation, as a subtest of its own; in STILL_FAILS there must be some."""
+
+    def judge(number, **found):
+        for name, complaints in found.items():
+            name = name.replace("_", " ")
+            with subtests.test(name):
+                if number not in STILL_FAILS.get(name, ()):
+                    assert not complaints
+                else:
+                    assert complaints, f"passes now: take {number} out of STILL_FAILS[{name!r}]"
+                    pytest.xfail("not rewritten yet")
+
+    return judge
+
+
+def test_parameters_of_the_tests_are_parameters(lesson):
+    cells = checks.code_cells(checks.read(lesson))
+    (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    known = {node.targets[0].id for node in ast.parse(cell.source).body}
+    for name in ("SMALL", "ONE", "DIVERGES", "WRONG"):
+        assert set(of_tests(lesson, name, {})) <= known, name
+
+
+def test_lesson_runs_on_a_readers_computer(lesson, alone, judge):
+    number, diverges = checks.number_of(lesson), of_tests(lesson, "DIVERGES", {})
+    for name, prepare in SITUATIONS.items():
+        if number not in STILL_STOPS.get(name, ()):
+            prepare(alone, number)
+    nb, said, error = alone.run(lesson, of_tests(lesson, "SMALL") | diverges)
+    assert not error
+    assert all(cell.execution_count for cell in checks.code_cells(nb))
+    judge(number, agg_is_the_backend=[] if any(map(checks.pictures, checks.outputs(nb))) else ["no figure"])
+    if diverges:
+        judge(number, a_training_diverges=[] if "diverged" in said else ["not said"])
+    if number in LOAD - STILL_STOPS["server"]:
+        judge(number, server=stand_in(said, SERVER[number]))
+    elif number in LOAD:
+        assert "STAND-IN" in said
+    if number == 3:
+        assert (alone.cache / "datasets" / "housing.csv").read_text() == "mine\n"
+
+
+def test_lesson_runs_as_in_colab_on_a_gpu_with_one_of_each(lesson, alone, judge):
+    """Without data/, compiled by XLA, on two cards; one seed and one value a list, seeds from NumPy."""
+    number, keras = checks.number_of(lesson), "import keras" in lesson.read_text(encoding="utf-8")
+    shutil.rmtree(alone.folder / "data")
+    if keras:
+        alone.start_with("as_gpu.py")
+    if number not in STILL_STOPS["page of a hotel"]:
+        serve(alone, "page")
+    parameters = of_tests(lesson, "ONE", of_tests(lesson, "SMALL"))
+    if number not in STILL_STOPS["seeds as arrays"]:
+        parameters = seeds_as_arrays(parameters)
+    nb, said, error = alone.run(lesson, parameters)
+    assert not error
+    judge(number, one_of_each=no_spread(nb))
+    if keras:
+        named = re.search(r"Run all: .* on Tesla T4$", said.strip()) and "not found" not in said
+        judge(number, two_cards=[] if named else ["the last line does not name one of them"])
+    if number in (LOAD | {5}) - STILL_STOPS["page of a hotel"]:
+        judge(number, page_of_a_hotel=stand_in(said, "page"))
+
+
+@pytest.mark.parametrize(
+    ("situation", "number"), [(name, n) for name, numbers in STILL_STOPS.items() for n in sorted(numbers)]
+)
+@pytest.mark.xfail(reason="not rewritten yet", strict=True, raises=AssertionError)
+def test_situation_stops_the_lesson_still(situation, number, alone):
+    lesson, parameters = LESSONS[number - 1], of_tests(LESSONS[number - 1], "SMALL")
+    if situation == "seeds as arrays":
+        parameters = seeds_as_arrays(parameters)
+    elif situation == "page of a hotel":
+        shutil.rmtree(alone.folder / "data")
+        serve(alone, "page")
+    else:
+        SITUATIONS[situation](alone, number)
+    _, said, error = alone.run(lesson, parameters)
+    assert not error
+    assert situation != "server" or not stand_in(said, SERVER[number])
+
+
+@pytest.mark.parametrize("path", marked([p for p in LESSONS if of_tests(p, "WRONG")], NOT_YET))
+def test_wrong_parameter_is_named(path, alone):
+    wrong = of_tests(path, "WRONG")
+    _, _, error = alone.run(path, of_tests(path, "SMALL") | wrong)
+    last = error.strip().rpartition("\n")[2]
+    for name, value in wrong.items():
+        assert name in last and str(value) in last

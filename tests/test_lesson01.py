@@ -1,139 +1,210 @@
-"""Lesson 1's networks, optimisers, scalings and intervals against independent references."""
+"""Lesson 1: the network, its data, its choices and its intervals against independent references."""
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import definitions
-from scipy import special, stats
-from sklearn.metrics import log_loss
+from scipy import optimize, special, stats
+from sklearn.datasets import load_iris
+from sklearn.metrics import accuracy_score, mean_squared_error
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler, normalize
 
-SMALL = {"RUNS": 3, "EPOCHS": 20, "DIGIT_REPEATS": 1, "DIGIT_EPOCHS": 2}
+LESSON = "lesson01_basics"
+SMALL = {"EPOCHS": 100, "MORE_EPOCHS": [150, 200], "SPLITS": 2, "REPEATS": 1, "STARTS": 2}
+SMALL |= {"NEURONS": [2, 5], "RATES": [0.005, 0.015]}
+ONE = SMALL | {"MORE_EPOCHS": [], "SPLITS": 1, "STARTS": 1, "NEURONS": [5], "RATES": [0.015]}
+SCOREBOARD = ["Iris, held out", "digits, held out", "digits, only the width changed"]
+
+rng = np.random.default_rng(0)
+IRIS = load_iris()
+SPLITS = list(StratifiedKFold(3, shuffle=True, random_state=0).split(IRIS.data, IRIS.target))
 
 
-@pytest.fixture(scope="module")
-def lesson():
-    return definitions("lesson01_basics")
+@pytest.fixture(autouse=True)
+def flowers(code):
+    code.DATA, code.TEST_SHARE, code.EPOCHS = {"flowers": (IRIS, SPLITS)}, {"flowers": 0.5}, 40
 
 
-@pytest.fixture
-def splits(lesson):
-    rng = np.random.default_rng(0)
-    labels = np.tile(np.arange(3), 20)
-    x = (
-        np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])[labels]
-        + 0.3 * rng.normal(size=(60, 3))
-        + 3
-    )
-    orders = [rng.permutation(60) for _ in range(4)]
-    return lesson["stack"](x, labels, [(o[:40], o[40:]) for o in orders])
+def test_activations_and_their_slopes(code):
+    z = np.array([-1000.0, -3.0, -0.1, 0.2, 2.0, 1000.0])
+    np.testing.assert_allclose(code.sigmoid(z), special.expit(z), atol=1e-15)
+    np.testing.assert_allclose(code.relu(z), [0, 0, 0, 0.2, 2, 1000])
+    for f, slope in ((code.sigmoid, code.sigmoid_slope), (code.relu, code.relu_slope)):
+        np.testing.assert_allclose(slope(f(z)), (f(z + 1e-6) - f(z - 1e-6)) / 2e-6, atol=1e-6)
+    a = code.sigmoid(z)
+    np.testing.assert_allclose(code.slipped_slope(a), special.expit(a) * (1 - special.expit(a)))
 
 
-def test_activations_match_scipy_and_do_not_overflow(lesson):
-    z = np.array([[-1000.0, -3.0, 0.0, 2.0, 1000.0]])
-    np.testing.assert_allclose(lesson["sigmoid"](z), special.expit(z), atol=1e-15)
-    np.testing.assert_allclose(lesson["softmax"](z), special.softmax(z, axis=-1), atol=1e-15)
+@pytest.mark.parametrize("name", ["sigmoid", "relu"])
+def test_gradient_is_that_of_scipy(code, name):
+    x, y = rng.normal(size=(7, 4)), np.eye(3)[rng.integers(3, size=7)]
+    activation, slope = getattr(code, name), getattr(code, f"{name}_slope")
+    shapes = [(4, 5), (5, 6), (6, 3)]
+    ends = np.cumsum([a * b for a, b in shapes])[:-1]
+    flat = rng.normal(size=4 * 5 + 5 * 6 + 6 * 3)
+
+    def weights(flat):
+        return [w.reshape(shape) for w, shape in zip(np.split(flat, ends), shapes, strict=True)]
+
+    def loss(flat):
+        h = x
+        for w in weights(flat)[:-1]:
+            h = special.expit(h @ w) if name == "sigmoid" else np.maximum(h @ w, 0)
+        return 0.5 * np.sum((special.expit(h @ weights(flat)[-1]) - y) ** 2)
+
+    outputs = code.forward(weights(flat), x, activation)
+    assert [o.shape for o in outputs] == [(7, 4), (7, 5), (7, 6), (7, 3)]
+    found = np.concatenate([g.ravel() for g in code.backward(weights(flat), outputs, y, slope)])
+    np.testing.assert_allclose(found, optimize.approx_fprime(flat, loss, 1e-7), atol=1e-5)
 
 
-def test_cross_entropy_matches_scikit_learn(lesson):
-    p = special.softmax(np.random.default_rng(1).normal(size=(1, 8, 3)), axis=-1)
-    labels = np.array([0, 1, 2, 0, 1, 2, 2, 2])
-    assert lesson["loss_value"](p, np.eye(3)[labels][None], "cross-entropy")[0] == pytest.approx(
-        log_loss(labels, p[0])
-    )
+def test_gradient_check_finds_the_slip(code):
+    x, y = rng.normal(size=(9, 4)), np.eye(3)[rng.integers(3, size=9)]
+    assert code.gradient_error(x, y) < 1e-7
+    assert code.gradient_error(x, y, output_slope=code.slipped_slope) > 0.01
+    assert code.gradient_error(x, y, slope=code.slipped_slope) > 0.01
+    right = code.backward
+
+    def double_one(*arguments, **slopes):
+        gradients = right(*arguments, **slopes)
+        gradients[0][1, 2] *= 2
+        return gradients
+
+    code.backward = double_one
+    assert code.gradient_error(x, y) > 1e-4
 
 
-def test_networks_at_once_equal_the_plain_network(lesson, splits, monkeypatch):
-    """The batched trainer with the lesson's settings is the plain one, run by run, from the same weights."""
-    x, y = lesson["unit_rows"](splits["x"]), np.eye(3)[splits["labels"]]
-    start = [w.astype(float) for w in lesson["init_params"]((3, 5, 3), 4, "uniform", 3)[::2]]
-    config = lesson["LESSON"] | {"epochs": 20}
-    batched = lesson["train"](splits, config, seed=3)[0][::2]
-    for run in range(4):
-        weights = iter([w[run].copy() for w in start])
-
-        class Rng:
-            uniform = staticmethod(lambda *_, weights=weights: next(weights))
-
-        monkeypatch.setattr(np.random, "default_rng", lambda seed: Rng)  # noqa: B023
-        w1, w2, _ = lesson["train_plain"](x[run], y[run], epochs=20)
-        monkeypatch.undo()
-        np.testing.assert_allclose(batched[0][run], w1, atol=1e-5)
-        np.testing.assert_allclose(batched[1][run], w2, atol=1e-5)
-        assert np.abs(w1 - start[0][run]).max() > 1e-3
+def test_training_is_the_loop_of_the_first_network(code):
+    x, labels = normalize(IRIS.data), IRIS.target
+    trained = code.train(x, labels, epochs=50, rate=0.01, seed=3, decay=0.002)
+    start = np.random.default_rng(3)
+    w1, w2 = start.uniform(-1, 1, (4, 5)), start.uniform(-1, 1, (5, 3))
+    for _ in range(50):
+        hidden = special.expit(x @ w1)
+        output = special.expit(hidden @ w2)
+        delta = (output - np.eye(3)[labels]) * output * (1 - output)
+        back = delta @ w2.T * hidden * (1 - hidden)
+        w2 -= 0.01 * (hidden.T @ delta + 0.002 * 150 * w2)
+        w1 -= 0.01 * (x.T @ back + 0.002 * 150 * w1)
+    np.testing.assert_allclose(trained[0], w1, atol=1e-4)
+    np.testing.assert_allclose(trained[1], w2, atol=1e-4)
 
 
-def test_gradient_check_passes_and_notices_a_wrong_gradient(lesson, monkeypatch):
-    check, right = lesson["gradient_error"], lesson["backward"]
-    assert check("tanh", "cross-entropy") < 1e-6
-    monkeypatch.setitem(check.__globals__, "backward", lambda *a: [1.001 * g for g in right(*a)])
-    assert check("tanh", "cross-entropy") > 1e-4
+def test_training_goes_on_from_weights_and_starts_as_told(code):
+    x, labels = normalize(IRIS.data), IRIS.target
+    once = code.train(x, labels, epochs=30, hidden=(4, 2))
+    twice = code.train(x, labels, epochs=20, weights=code.train(x, labels, epochs=10, hidden=(4, 2)))
+    assert [w.shape for w in once] == [(4, 4), (4, 2), (2, 3)]
+    for a, b in zip(once, twice, strict=True):
+        np.testing.assert_array_equal(a, b)
+    wide = np.abs(code.train(x, labels, epochs=0, hidden=(100,), spread=10.0)[0])
+    assert wide.max() <= 10 and wide.mean() == pytest.approx(5, rel=0.2)
+    assert np.abs(code.train(x, labels, epochs=0, spread=0.0)[0]).max() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs"),
-    [
-        ("gradient descent", lambda: keras.optimizers.SGD(0.05)),
-        ("momentum", lambda: keras.optimizers.SGD(0.05, momentum=0.9)),
-        ("adam", lambda: keras.optimizers.Adam(0.05)),
-    ],
-)
-def test_optimisers_match_keras(lesson, name, theirs):
-    rng, theirs = np.random.default_rng(2), theirs()
-    start = rng.normal(size=(1, 3, 2)).astype("float32")
-    params, state, variable = [start.copy()], {}, keras.Variable(start)
-    for _ in range(30):
-        gradient = rng.normal(size=start.shape).astype("float32")
-        lesson["update"](params, [gradient], state, {"optimiser": name, "rate": 0.05, "decay": 0}, rows=1)
-        theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    np.testing.assert_allclose(params[0], keras.ops.convert_to_numpy(variable), atol=2e-5)
+def test_evaluation_is_that_of_scikit_learn(code):
+    x, labels = normalize(IRIS.data), IRIS.target
+    weights = code.train(x, labels, epochs=200, rate=0.05)
+    output = code.forward(weights, x)[-1]
+    accuracy, squared = code.evaluate(weights, x, labels)
+    assert accuracy == accuracy_score(labels, output.argmax(axis=1)) > 0.5
+    assert squared == pytest.approx(mean_squared_error(np.eye(3)[labels], output))
+    weights[0][0, 0] = np.nan
+    assert code.evaluate(weights, x, labels)[1] == np.inf
 
 
-def test_rate_is_on_the_sum_over_rows_and_decay_spares_biases(lesson):
-    params, config = [np.ones((1, 2, 2)), np.ones((1, 1, 2))], lesson["LESSON"] | {"rate": 0.1, "decay": 0.5}
-    lesson["update"](params, [np.zeros((1, 2, 2)), np.ones((1, 1, 2))], {}, config, rows=4)
-    np.testing.assert_allclose(params[0], 1 - 4 * 0.1 * 0.5)
-    np.testing.assert_allclose(params[1], 1 - 4 * 0.1 * 1)
+def test_data_are_scaled_by_their_training_rows(code):
+    inside, outside = SPLITS[1]
+    x, y, x_test, y_test = code.prepare("flowers", 1)
+    np.testing.assert_allclose(x, normalize(IRIS.data[inside]), atol=1e-6)
+    np.testing.assert_allclose(x_test, normalize(IRIS.data[outside]), atol=1e-6)
+    assert (y == IRIS.target[inside]).all() and (y_test == IRIS.target[outside]).all()
+    scaler = StandardScaler().fit(IRIS.data[inside])
+    x, _, x_test, _ = code.prepare("flowers", 1, standardised=True)
+    np.testing.assert_allclose(x, scaler.transform(IRIS.data[inside]), atol=1e-5)
+    np.testing.assert_allclose(x_test, scaler.transform(IRIS.data[outside]), atol=1e-5)
+    assert x.dtype == "float32"
 
 
-def test_scalings_match_scikit_learn_and_use_training_rows_only(lesson, splits):
-    def prepared(**change):
-        return lesson["prepare"](splits, lesson["LESSON"] | change, np.random.default_rng(0))
-
-    x, _, x_test = prepared(scaling="standardised")
-    for run in range(4):
-        scaler = StandardScaler().fit(splits["x"][run])
-        np.testing.assert_allclose(x[run], scaler.transform(splits["x"][run]), atol=1e-5)
-        np.testing.assert_allclose(x_test[run], scaler.transform(splits["x_test"][run]), atol=1e-5)
-    np.testing.assert_allclose(prepared()[0][0], normalize(splits["x"][0]), atol=1e-6)
-    assert prepared(rows=0.25)[0].shape == (4, 10, 3)
-    assert (prepared(wrong=1.0)[1] != splits["labels"]).all()
-    assert (prepared(wrong=0.0)[1] == splits["labels"]).all()
-
-
-def test_training_learns_and_reports_true_accuracy(lesson, splits):
-    config = lesson["IMPROVED"] | {"epochs": 100}
-    params, rows = lesson["train"](splits, config, at=(50,))
-    assert sorted(rows.epoch.unique()) == [50, 100]
-    x_test = lesson["prepare"](splits, config, np.random.default_rng(0))[2]
-    guess = lesson["forward"](params, x_test, "tanh", "cross-entropy")[-1].argmax(axis=2)
-    last = rows[rows.epoch == 100]["held out"]
-    np.testing.assert_allclose(last, (guess == splits["labels_test"]).mean(axis=1))
-    assert last.mean() > 0.9
+def test_fewer_rows_wrong_labels_and_a_split_inside(code):
+    x, y, x_test, _ = code.prepare("flowers", 0)
+    few, few_labels, _, _ = code.prepare("flowers", 0, share=0.3)
+    assert len(few) == 30 and (np.bincount(few_labels) == 10).all()
+    assert (code.prepare("flowers", 0, wrong=1.0)[1] != y).all()
+    some = code.prepare("flowers", 0, wrong=0.2)
+    assert 0.1 < np.mean(some[1] != y) < 0.3 and some[1].max() == 2
+    assert (some[3] == IRIS.target[SPLITS[0][1]]).all()  # the truth is not touched
+    rows = {tuple(row) for row in x}
+    inner, _, valid, _ = code.prepare("flowers", 0, inside=True)
+    assert (len(inner), len(valid)) == (80, 20) and {tuple(r) for r in valid} <= rows
+    assert IRIS.target[0] == 0 and len(x_test) == 50
 
 
-def test_corrected_interval_is_nadeau_and_bengios(lesson):
-    rng = np.random.default_rng(0)
-    base, other = rng.normal(0.9, 0.02, 30), rng.normal(0.92, 0.02, 30)
-    frames = [
-        {"run": range(30), "change": c, "held out": a, "network": "n"}
-        for c, a in (("", base), ("more", other))
-    ]
-    found = lesson["paired"](pd.concat(map(pd.DataFrame, frames)), "n", 0.5).loc["more"]
-    gaps = 100 * (other - base)
-    error = np.sqrt((1 / 30 + 0.5) * gaps.var(ddof=1))
-    low, high = stats.t.interval(0.95, 29, gaps.mean(), error)
-    assert found.points == pytest.approx(gaps.mean())
-    assert found.half == pytest.approx((high - low) / 2)
-    assert found["Holm p"] == pytest.approx(2 * stats.t.sf(abs(gaps.mean()) / error, 29))
+def test_rate_with_the_best_accuracy_inside_is_chosen(code):
+    code.RATES, asked = [0.3, 0.1, 0.2], {}
+
+    def measure(data, networks):
+        asked.update(networks)
+        held_out = [0.1, 0.9, 0.8, 0.8, 0.9, 0.5]
+        return pd.DataFrame({"network": [0.3, 0.3, 0.1, 0.1, 0.2, 0.2], "held out": held_out})
+
+    code.measure, half = measure, {"share": 0.5}
+    settings = {"stops": (30, 60), "starts": 3, "preparation": half, "hidden": (3,)}
+    assert code.choose_rate("flowers", **settings) == 0.1
+    tried = {"rate": 0.125, "stops": (30,), "starts": 1, "preparation": half | {"inside": True}}
+    assert asked[0.1] == tried | {"hidden": (3,)} and half == {"share": 0.5}
+    code.choose_rate("flowers", stops=(90,))
+    assert asked[0.1]["stops"] == (40,)  # EPOCHS
+
+
+def test_score_has_a_row_for_each_start_and_stop(code):
+    rows = pd.DataFrame(code.score("flowers", 1, 0.02, (30, 60), 2, hidden=(3,)))
+    assert rows["epochs"].tolist() == [30, 60, 30, 60] and set(rows["rate"]) == {0.02}
+    x, y, x_test, y_test = code.prepare("flowers", 1)
+    weights = code.train(x, y, (3,), 60, 0.02, seed=[0, 1, 1])
+    training, squared = code.evaluate(weights, x, y)
+    expected = [training, squared, code.evaluate(weights, x_test, y_test)[0]]
+    last = rows.iloc[3]
+    assert [last[c] for c in ("training", "squared error", "held out")] == pytest.approx(expected)
+
+
+def test_rows_get_the_name_of_their_network(code):
+    code.choose_rate = lambda data, hidden, **settings: 0.02 if hidden == (2,) else 0.03
+    networks = {"small": {"rate": 0.01}, "large": {"hidden": (2,)}}
+    rows = code.measure("flowers", {name: n | {"starts": 1} for name, n in networks.items()})
+    assert rows["network"].tolist() == ["small"] * 3 + ["large"] * 3
+    assert rows["rate"].tolist() == [0.01] * 3 + [0.02] * 3
+    assert rows["split"].tolist() == [0, 1, 2] * 2
+
+
+def test_interval_is_nadeau_and_bengios_with_holms_p(code):
+    scores = pd.DataFrame(rng.normal([0.9, 0.95, 0.91], 0.05, (30, 3)), columns=["a", "b", "c"])
+    table = code.compare(scores, [("b", "a"), ("c", "a")], 0)
+    gaps = (scores["b"] - scores["a"], scores["c"] - scores["a"])
+    plain = [stats.ttest_1samp(gap, 0) for gap in gaps]
+    for row, test, gap in zip(table.itertuples(), plain, gaps, strict=True):
+        low, high = test.confidence_interval(0.95)
+        assert row.difference == pytest.approx(gap.mean())
+        assert row[4] == pytest.approx((high - low) / 2)
+    small, large = sorted(test.pvalue for test in plain)
+    assert sorted(table["p"]) == pytest.approx([min(1, 2 * small), max(large, 2 * small)])
+    wide = code.compare(scores, [("b", "a"), ("c", "a")], 0.5)
+    np.testing.assert_allclose(wide["±"] / table["±"], np.sqrt((1 / 30 + 0.5) * 30))
+
+
+def test_one_split_no_pair_and_no_difference(code):
+    scores = pd.DataFrame({"a": [0.5, 0.5], "b": [0.5, 0.5]})
+    assert code.compare(scores, [("a", "b")], 0.5)["p"].tolist() == [1]
+    assert "±" not in code.compare(scores[:1], [("a", "b")], 0.5)
+    assert code.compare(scores, [], 0.5).empty
+
+
+def test_table_of_networks_against_one_of_them(code):
+    rows = pd.DataFrame({"network": ["x", "x", "y", "y"] * 2, "split": [0, 1, 0, 1] * 2, "rate": 0.1})
+    rows["training"], rows["held out"] = 0.9, [0.5, 0.6, 0.8, 0.7, 0.5, 0.8, 0.8, 0.9]
+    table = code.against("x", rows, "flowers")
+    assert table["held out"].tolist() == pytest.approx([0.6, 0.8])
+    assert table["difference"]["y"] == pytest.approx(0.2)
+    # the starts of a split are averaged first: the splits' differences are 0.3 and 0.1
+    spread = np.std([0.3, 0.1], ddof=1) * stats.t.ppf(0.975, 1)
+    assert table["±"]["y"] == pytest.approx(spread, abs=1e-3)

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import definitions
 from statsmodels.tsa.ar_model import AutoReg
 
+LESSON = "lesson05_rnn"
 SMALL = {
     "SEEDS": [0, 1],
     "EPOCHS": 1,
@@ -21,7 +21,16 @@ SMALL = {
     "RATES": [0.01],
     "STEPS": [50],
 }
-L = definitions("lesson05_rnn")
+ONE = SMALL | {"SEEDS": [0], "SHAPES": 1}
+DIVERGES = {"RATES": [0.01, 1e9]}
+WRONG = {"SERIES": "data/my-sales.csv"}
+SCOREBOARD = [
+    "RMSE, one month ahead, LSTM",
+    "RMSE, one month ahead, ensemble",
+    "RMSE, one month ahead, linear",
+    "adding, longest length solved by all seeds",
+    "first minus second, longest length solved by all seeds",
+]
 PERIODS = pd.period_range("1949-01", periods=144, freq="M")
 y = np.exp(5 + 0.01 * np.arange(144) + 0.2 * np.sin(np.arange(144) * np.pi / 6))
 y *= np.exp(np.random.default_rng(0).normal(0, 0.03, 144))
@@ -31,7 +40,7 @@ def shift(values, months):
     return np.r_[np.full(months, np.nan), values[:-months]]
 
 
-def give(series):
+def give(code, series):
     """Puts a series where the lesson's functions look for it."""
     z = np.log(series)
     both = shift(z, 12) + shift(z, 1) - shift(z, 13)
@@ -42,7 +51,7 @@ def give(series):
         "yearly": shift(z, 12),
         "both": both,
     }
-    L.update(
+    vars(code).update(
         y=series, log_y=z, MONTHS=len(z), BASES=bases, TEST=96, CUTS=[60, 72, 84, 96], test=np.arange(96, 144)
     )
 
@@ -56,19 +65,19 @@ def lines(months, values=y, head="month,number"):
 
 @pytest.mark.parametrize("head", ["Month,Passengers", ""])
 @pytest.mark.parametrize("form", ["%Y-%m", "%Y-%m-%d", "%b %Y"])
-def test_months_with_one_meaning_are_read_with_or_without_a_header(tmp_path, head, form):
+def test_months_with_one_meaning_are_read_with_or_without_a_header(code, tmp_path, head, form):
     path = tmp_path / "mine.csv"
     path.write_text(lines(PERIODS.strftime(form), head=head), encoding="utf-8-sig")
-    series = L["read_series"](path)
+    series = code.read_series(path)
     assert (series.index == PERIODS).all() and np.allclose(series, y)
 
 
 @pytest.mark.parametrize("form", ["%b-%y", "%d.%m.%Y", "%m/%d/%Y", "%m.%Y"])
-def test_ambiguous_months_are_refused_with_the_way_to_write_them(tmp_path, form):
+def test_ambiguous_months_are_refused_with_the_way_to_write_them(code, tmp_path, form):
     path = tmp_path / "mine.csv"
     path.write_text(lines(PERIODS.strftime(form)), encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 2, .*1949-02,118 would be read"):
-        L["read_series"](path)
+        code.read_series(path)
 
 
 @pytest.mark.parametrize(
@@ -80,78 +89,62 @@ def test_ambiguous_months_are_refused_with_the_way_to_write_them(tmp_path, form)
         (lambda t: "<html>not found</html>\n", "0 months|line 1"),
     ],
 )
-def test_what_is_no_series_is_named_and_no_file_is_to_be_deleted(tmp_path, damage, message):
+def test_what_is_no_series_is_named_and_no_file_is_to_be_deleted(code, tmp_path, damage, message):
     path = tmp_path / "mine.csv"
     path.write_text(damage(lines(PERIODS.astype(str))), encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
-        L["load_series"](path)
+        code.load_series(path)
     assert "delete" not in str(error.value)
 
 
-def test_file_then_cache_then_stand_in_and_broken_is_not_absent(tmp_path, monkeypatch, capsys):
-    kept = tmp_path / "kept.csv"
+def test_the_cache_is_asked_where_data_is_missing(code, tmp_path, monkeypatch):
+    kept, asked = tmp_path / "kept.csv", []
     kept.write_text(lines(PERIODS.astype(str)), encoding="utf-8")
-    asked = []
     monkeypatch.setattr(keras.utils, "get_file", lambda *a, **options: asked.append(options) or kept)
-    assert len(L["load_series"](tmp_path / "none.csv")) == 144
+    assert len(code.load_series(tmp_path / "none.csv")) == 144
     assert asked[0]["cache_subdir"] == "seven-lessons" and asked[0]["file_hash"]
-
-    def fails(error):
-        def get_file(*args, **options):
-            raise error
-
-        return get_file
-
-    for error in (Exception("URL fetch failure on ..."), TimeoutError("timed out"), ConnectionResetError()):
-        monkeypatch.setattr(keras.utils, "get_file", fails(error))
-        assert len(L["load_series"](tmp_path / "none.csv")) == 144
-        assert "STAND-IN" in capsys.readouterr().out
-    broken = Exception("Incomplete or corrupted file detected")
-    monkeypatch.setattr(keras.utils, "get_file", fails(broken))
-    with pytest.raises(Exception, match="corrupted"):
-        L["load_series"](tmp_path / "none.csv")
 
 
 # ---- forecasts
 
 
-def test_linear_forecast_agrees_with_statsmodels():
-    give(y)
+def test_linear_forecast_agrees_with_statsmodels(code):
+    give(code, y)
     fitted = AutoReg(np.log(y[:96]), lags=13).fit()
-    assert np.allclose(L["linear_forecast"](96)[13:96], fitted.fittedvalues)
+    assert np.allclose(code.linear_forecast(96)[13:96], fitted.fittedvalues)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"seen": s} for s in ("passengers", "logarithms", "monthly", "yearly", "both")] + [{"linear": True}],
 )
-def test_targets_give_the_series_back_and_know_no_future(options):
-    give(y)
-    x, goal, at, passengers = L["prepare"](96, **options)
+def test_targets_give_the_series_back_and_know_no_future(code, options):
+    give(code, y)
+    x, goal, at, passengers = code.prepare(96, **options)
     assert np.allclose(passengers(goal[:, 0])[at], y[at]) and np.isnan(passengers(goal[:, 0])[: at[0]]).all()
-    give(np.r_[y[:96], 3 * y[96:]])
-    changed, _, _, after = L["prepare"](96, **options)
+    give(code, np.r_[y[:96], 3 * y[96:]])
+    changed, _, _, after = code.prepare(96, **options)
     assert np.array_equal(changed[at <= 96], x[at <= 96]) and not np.allclose(changed[at > 97], x[at > 97])
     assert np.allclose(
         after(goal[:, 0])[at[at <= 96]], y[at[at <= 96]]
     )  # base and scale of month 96 are known before it
 
 
-def test_restart_is_a_new_start():
-    model, fresh = L["build"](), L["build"]()
+def test_restart_is_a_new_start(code):
+    model, fresh = code.build(), code.build()
     data = np.random.default_rng(0).normal(size=(20, 13, 1)), np.ones((20, 1))
     model.fit(*data, epochs=2, verbose=0)
-    L["restart"](model, fresh, 0.02)
+    code.restart(model, fresh, 0.02)
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), fresh.get_weights(), strict=True))
     assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
     assert sum(np.abs(v.numpy()).sum() for v in model.optimizer.variables) == pytest.approx(0.02)
 
 
-def test_difference_is_paired_and_has_its_sign():
-    give(y)
+def test_difference_is_paired_and_has_its_sign(code):
+    give(code, y)
     good, bad = y + 1.0, y * 1.1
-    assert L["difference"](good, good) == (0, 0, 0)
-    d, low, high = L["difference"](good, bad)
+    assert code.difference(good, good) == (0, 0, 0)
+    d, low, high = code.difference(good, bad)
     assert low < d < high < 0
 
 
@@ -159,32 +152,32 @@ def test_difference_is_paired_and_has_its_sign():
 
 
 @pytest.mark.parametrize("seed", range(100, 104))
-def test_numpy_lstm_agrees_with_keras_and_differences(seed):
-    case = L["random_case"](seed)
-    _, ours = L["numpy_loss"](*case)
-    for name, value in L["keras_loss"](*case).items():
+def test_numpy_lstm_agrees_with_keras_and_differences(code, seed):
+    case = code.random_case(seed)
+    _, ours = code.numpy_loss(*case)
+    for name, value in code.keras_loss(*case).items():
         assert np.allclose(ours[name], value, atol=1e-10), name
-    numeric = L["central_difference"](lambda: L["numpy_loss"](*case), case[0]["recurrent"])
+    numeric = code.central_difference(lambda: code.numpy_loss(*case), case[0]["recurrent"])
     assert np.abs(numeric - ours["recurrent"]).max() < 1e-6 * np.abs(numeric).max()
 
 
-def test_numpy_training_follows_keras():
+def test_numpy_training_follows_keras(code):
     x, goal = np.random.default_rng(0).normal(size=(9, 13, 1)), np.linspace(-1, 1, 9)[:, None]
-    model, step = L["keras_and_numpy"]("float64")
+    model, step = code.keras_and_numpy("float64")
     ours = [step(x, goal) for _ in range(10)]
     theirs = model.fit(x, goal, batch_size=9, epochs=10, shuffle=False, verbose=0).history["loss"]
     assert np.allclose(ours, theirs, atol=1e-5) and ours[-1] < ours[0]
 
 
-def test_adding_problem():
-    x, goal = L["adding_problem"](300, 21, np.random.default_rng(0))
+def test_adding_problem(code):
+    x, goal = code.adding_problem(300, 21, np.random.default_rng(0))
     assert (x[:, :10, 1].sum(axis=1) == 1).all() and (x[:, 10:, 1].sum(axis=1) == 1).all()
     assert np.allclose((x[..., 0] * x[..., 1]).sum(axis=1), goal[:, 0])
 
 
-def test_cells_agree_with_a_plain_loop():
+def test_cells_agree_with_a_plain_loop(code):
     x, relu = np.random.default_rng(0).normal(size=(2, 14, 2)).astype("float32"), lambda z: np.maximum(z, 0)
-    skip, fading = keras.layers.RNN(L["SkipCell"](skip=3)), keras.layers.RNN(L["FadingMeanCell"](14))
+    skip, fading = keras.layers.RNN(code.SkipCell(skip=3)), keras.layers.RNN(code.FadingMeanCell(14))
     outputs = [layer(tf.constant(x)).numpy() for layer in (skip, fading)]
     (w, u, b), far = (v.numpy() for v in skip.cell.near.trainable_variables), skip.cell.far.numpy()
     kernel, recurrent, bias, logit = (v.numpy() for v in fading.cell.trainable_variables)
@@ -201,16 +194,16 @@ def test_cells_agree_with_a_plain_loop():
     assert np.allclose(outputs[0], past[0], atol=1e-5) and np.allclose(outputs[1], h, atol=1e-5)
 
 
-def test_spread_memory():
-    layer = L["PROPOSALS"]["LSTM, spread memory"](80)
+def test_spread_memory(code):
+    layer = code.PROPOSALS["LSTM, spread memory"](80)
     layer.build((None, 80, 2))
     i, f, *rest = np.split(layer.get_weights()[2], 4)
     assert np.allclose(i, -f) and f.min() >= 0 and f.max() <= np.log(79) and f.max() > 2 and not np.any(rest)
 
 
-def test_the_felt_gradient_is_float64_throughout():
+def test_the_felt_gradient_is_float64_throughout(code):
     def felt(name, length):
-        return L["felt"](name, length, L["first_weights"](name, length))
+        return code.felt(name, length, code.first_weights(name, length))
 
     curve = felt("identity and ReLU, clipped", 20)
     assert curve[0] == 1 and curve.dtype == "float64" and (curve > 0.3).all()  # an adder forgets nothing
@@ -218,7 +211,7 @@ def test_the_felt_gradient_is_float64_throughout():
     assert 0 < felt("GRU", 260)[-1] < 1e-45  # float32 knows no number between
 
 
-def test_best_rate_prefers_seeds_that_got_there_then_speed_and_never_sees_the_test():
+def test_best_rate_prefers_seeds_that_got_there_then_speed_and_never_sees_the_test(code):
     rows = pd.DataFrame({"rate": [1, 1, 2, 2, 3, 3], "steps": [50, 900, 100, 300, 200, 300]})
     rows["reached"], rows["validation"] = [True, False, True, True, True, True], 0.1
-    assert L["best_rate"](rows) == 2
+    assert code.best_rate(rows) == 2
