@@ -126,18 +126,14 @@ def test_data_are_scaled_by_their_training_rows(code):
     assert x.dtype == "float32"
 
 
-def test_fewer_rows_wrong_labels_and_a_split_inside(code):
-    x, y, x_test, _ = code.prepare("flowers", 0)
-    few, few_labels, _, _ = code.prepare("flowers", 0, share=0.3)
-    assert len(few) == 30 and (np.bincount(few_labels) == 10).all()
-    assert (code.prepare("flowers", 0, wrong=1.0)[1] != y).all()
-    some = code.prepare("flowers", 0, wrong=0.2)
-    assert 0.1 < np.mean(some[1] != y) < 0.3 and some[1].max() == 2
-    assert (some[3] == IRIS.target[SPLITS[0][1]]).all()  # the truth is not touched
-    rows = {tuple(row) for row in x}
-    inner, _, valid, _ = code.prepare("flowers", 0, inside=True)
-    assert (len(inner), len(valid)) == (80, 20) and {tuple(r) for r in valid} <= rows
-    assert IRIS.target[0] == 0 and len(x_test) == 50
+def test_biases_and_a_split_inside(code):
+    x, _, x_test, _ = code.prepare("flowers", 0, bias=True)
+    assert x.shape == (100, 5) and (x[:, 4] == 1).all() and (x_test[:, 4] == 1).all()
+    x, _, x_test, _ = code.prepare("flowers", 0)
+    inner, labels, valid, _ = code.prepare("flowers", 0, inside=True)
+    assert (len(inner), len(valid), len(x_test)) == (80, 20, 50)
+    assert {tuple(row) for row in np.vstack([inner, valid])} == {tuple(row) for row in x}
+    assert abs(np.bincount(labels) - 80 / 3).max() < 1
 
 
 def test_rate_with_the_best_accuracy_inside_is_chosen(code):
@@ -148,11 +144,11 @@ def test_rate_with_the_best_accuracy_inside_is_chosen(code):
         held_out = [0.1, 0.9, 0.8, 0.8, 0.9, 0.5]
         return pd.DataFrame({"network": [0.3, 0.3, 0.1, 0.1, 0.2, 0.2], "held out": held_out})
 
-    code.measure, half = measure, {"share": 0.5}
+    code.measure, half = measure, {"bias": True}
     settings = {"stops": (30, 60), "starts": 3, "preparation": half, "hidden": (3,)}
     assert code.choose_rate("flowers", **settings) == 0.1
-    tried = {"rate": 0.125, "stops": (30,), "starts": 1, "preparation": half | {"inside": True}}
-    assert asked[0.1] == tried | {"hidden": (3,)} and half == {"share": 0.5}
+    tried = {"rate": 0.1, "stops": (30,), "starts": 1, "preparation": half | {"inside": True}}
+    assert asked[0.1] == tried | {"hidden": (3,)} and half == {"bias": True}
     code.choose_rate("flowers", stops=(90,))
     assert asked[0.1]["stops"] == (40,)  # EPOCHS
 
@@ -165,6 +161,8 @@ def test_score_has_a_row_for_each_start_and_stop(code):
     training, squared = code.evaluate(weights, x, y)
     expected = [training, squared, code.evaluate(weights, x_test, y_test)[0]]
     last = rows.iloc[3]
+    inside = code.score("flowers", 1, 0.02, (9,), 1, {"inside": True})
+    assert inside[0]["rate"] == 0.025  # fewer rows, the same step
     assert [last[c] for c in ("training", "squared error", "held out")] == pytest.approx(expected)
 
 
