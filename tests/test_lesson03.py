@@ -26,14 +26,7 @@ SMALL = {
     "TREES": 5,
     "SPLITS": 2,
 }
-ONE = SMALL | {
-    "FOLDS": 1,
-    "COPIES": 1,
-    "RATES": [],
-    "NESTED_RATES": [],
-    "BOOSTINGS": 1,
-    "SPLITS": 1,
-}
+ONE = SMALL | {"FOLDS": 1, "COPIES": 1, "RATES": [], "NESTED_RATES": [], "BOOSTINGS": 1, "SPLITS": 1}
 DIVERGES = {"RATES": [0.01, 1e9]}
 WRONG = {"FOLDS": 0}
 SCOREBOARD = [
@@ -59,9 +52,7 @@ def lesson3(code):
 
 
 def test_compare_is_student_without_and_nadeau_and_bengio_with_the_correction(code):
-    scores = pd.DataFrame(
-        np.random.default_rng(1).normal(3, 1, (30, 3)), columns=[*"abc"]
-    )
+    scores = pd.DataFrame(np.random.default_rng(1).normal(3, 1, (30, 3)), columns=[*"abc"])
     scores["a"] += 0.6
     scores["c"] -= 0.4
     pairs = [("a", "b"), ("c", "b")]
@@ -80,17 +71,11 @@ def test_compare_is_student_without_and_nadeau_and_bengio_with_the_correction(co
 
 def test_compare_of_one_split_or_of_nothing_has_no_interval(code):
     scores = pd.DataFrame({"a": [1.0], "b": [3.0]})
-    assert list(code.compare(scores, [("a", "b")], 1 / 9)) == [
-        "network",
-        "against",
-        "difference",
-    ]
+    assert list(code.compare(scores, [("a", "b")], 1 / 9)) == ["network", "against", "difference"]
     assert code.compare(pd.concat([scores, scores]), [], 1 / 9).empty
 
 
-def test_fold_scores_are_scikit_learns_on_test_rows_and_infinite_if_training_diverged(
-    code,
-):
+def test_fold_scores_are_scikit_learns_on_test_rows_and_infinite_if_training_diverged(code):
     guess = y + np.sin(np.arange(48)) * np.arange(1, 9).reshape(2, 4, 1)
     for metric in (root_mean_squared_error, mean_absolute_error):
         scores = code.fold_scores(guess, y, folds, metric)
@@ -98,12 +83,7 @@ def test_fold_scores_are_scikit_learns_on_test_rows_and_infinite_if_training_div
             expected = [metric(y[test], copy[test]) for copy in guess[:, fold]]
             assert scores[fold] == pytest.approx(np.mean(expected))
     guess[1, 2, folds[2][1][0]] = np.nan
-    assert list(np.isinf(code.fold_scores(guess, y, folds))) == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert list(np.isinf(code.fold_scores(guess, y, folds))) == [False, False, True, False]
 
 
 def test_classical_models_are_trained_anew_in_each_fold_and_stay_below_the_cap(lesson3):
@@ -115,12 +95,8 @@ def test_classical_models_are_trained_anew_in_each_fold_and_stay_below_the_cap(l
         np.testing.assert_allclose(prices[0, fold], np.minimum(expected, lesson3.CAP))
 
 
-@pytest.mark.parametrize(
-    ("layers", "weights"), [(0, 4), (1, 4 * 7 + 8), (3, 4 * 7 + 2 * 56 + 8)]
-)
-def test_build_has_the_layers_asked_for_and_one_more_weight_for_a_cap(
-    code, layers, weights
-):
+@pytest.mark.parametrize(("layers", "weights"), [(0, 4), (1, 4 * 7 + 8), (3, 4 * 7 + 2 * 56 + 8)])
+def test_build_has_the_layers_asked_for_and_one_more_weight_for_a_cap(code, layers, weights):
     settings = code.BASE | {"layers": layers, "neurons": 7, "activation": "tanh"}
     model = code.build(3, settings)
     assert model.count_params() == weights
@@ -128,9 +104,7 @@ def test_build_has_the_layers_asked_for_and_one_more_weight_for_a_cap(
     assert capped.count_params() == weights + 1
     outputs = keras.ops.convert_to_numpy(capped(x))
     np.testing.assert_allclose(outputs[:, 1], np.log(0.3), rtol=1e-5)
-    capped.set_weights(
-        [*model.get_weights(), *capped.get_weights()[len(model.weights) :]]
-    )
+    capped.set_weights([*model.get_weights(), *capped.get_weights()[len(model.weights) :]])
     np.testing.assert_allclose(outputs.shape, (48, 2))
     np.testing.assert_allclose(capped(x)[:, :1], model(x), rtol=1e-5)
 
@@ -154,10 +128,7 @@ def test_a_network_that_starts_afresh_learns_what_a_new_one_learns(code):
         keras.utils.set_random_seed(seed)
         return code.build(3, settings)
 
-    for optimizer in (
-        keras.optimizers.Adam(0.01),
-        keras.optimizers.SGD(0.001, momentum=0.9),
-    ):
+    for optimizer in (keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.001, momentum=0.9)):
         used, fresh = new(0), new(1)
         used.compile(optimizer, "mse")
         train(used, 0)
@@ -176,16 +147,12 @@ def test_lines_in_the_loop_are_least_squares_in_each_fold(lesson3):
     np.testing.assert_allclose(ours, expected, atol=0.03)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"log_price": True}, {"loss": "Tobit", "cap": 21}]
-)
+@pytest.mark.parametrize("changes", [{}, {"log_price": True}, {"loss": "Tobit", "cap": 21}])
 def test_prices_of_test_rows_are_never_seen(lesson3, changes):
     train, test = folds[0]
     spoiled = y.copy()
     spoiled[test] = 1000
-    one, two = (
-        lesson3.predict(x, prices, folds[:1], 2, **changes) for prices in (y, spoiled)
-    )
+    one, two = (lesson3.predict(x, prices, folds[:1], 2, **changes) for prices in (y, spoiled))
     np.testing.assert_allclose(one, two, rtol=1e-4)
     assert one.shape == (2, 1, 48)
     assert not np.allclose(one[0], one[1])
@@ -197,9 +164,7 @@ def test_no_prediction_goes_above_the_cap(lesson3):
 
 
 @pytest.mark.parametrize("log_price", [False, True])
-def test_every_row_is_trained_on_once_an_epoch_in_units_of_the_training_rows(
-    lesson3, log_price
-):
+def test_every_row_is_trained_on_once_an_epoch_in_units_of_the_training_rows(lesson3, log_price):
     train, seen = folds[0][0], []
 
     class Watched:
@@ -219,10 +184,7 @@ def test_every_row_is_trained_on_once_an_epoch_in_units_of_the_training_rows(
     np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(inputs.std(axis=0), 1, rtol=1e-4)
     np.testing.assert_allclose(
-        np.sort(targets[:, 0]),
-        np.repeat(np.sort((target[train] - mean) / spread), 3),
-        rtol=1e-4,
-        atol=1e-5,
+        np.sort(targets[:, 0]), np.repeat(np.sort((target[train] - mean) / spread), 3), rtol=1e-4, atol=1e-5
     )
     if not log_price:
         np.testing.assert_allclose(targets[:, 1], (30 - mean) / spread, rtol=1e-4)
@@ -230,28 +192,19 @@ def test_every_row_is_trained_on_once_an_epoch_in_units_of_the_training_rows(
 
 def test_upper_tail_is_scipys_and_has_a_gradient_everywhere(code):
     z = np.array([-30, -5, -1, 0, 1, 4.9, 5, 5.1, 8, 40], "float32")
-    np.testing.assert_allclose(
-        code.log_upper_tail(z), stats.norm.logsf(z), rtol=1e-3, atol=1e-6
-    )
+    np.testing.assert_allclose(code.log_upper_tail(z), stats.norm.logsf(z), rtol=1e-3, atol=1e-6)
     with tf.GradientTape() as tape:
         points = tf.Variable(z)
         total = tf.reduce_sum(code.log_upper_tail(points))
     hazard = np.exp(stats.norm.logpdf(z) - stats.norm.logsf(z))
-    np.testing.assert_allclose(
-        tape.gradient(total, points), -hazard, rtol=1e-2, atol=1e-6
-    )
+    np.testing.assert_allclose(tape.gradient(total, points), -hazard, rtol=1e-2, atol=1e-6)
 
 
 def test_tobit_is_the_likelihood_of_scipy(code):
     price, cap = np.array([0.2, 1.0, -0.5, 1.0]), np.ones(4)
     mean, sigma = np.array([0.0, 0.5, 0.3, 3.0]), np.array([0.3, 0.3, 1.0, 0.5])
-    targets, outputs = (
-        np.stack([price, cap], axis=1),
-        np.stack([mean, np.log(sigma)], axis=1),
-    )
-    ours = code.tobit_loss(
-        tf.constant(targets, "float32"), tf.constant(outputs, "float32")
-    )
+    targets, outputs = (np.stack([price, cap], axis=1), np.stack([mean, np.log(sigma)], axis=1))
+    ours = code.tobit_loss(tf.constant(targets, "float32"), tf.constant(outputs, "float32"))
     expected = -stats.norm.logpdf(price, mean, sigma)
     expected[[1, 3]] = -stats.norm.logsf(1, mean, sigma)[[1, 3]]
     np.testing.assert_allclose(np.ravel(ours), expected, rtol=1e-3)
@@ -262,13 +215,8 @@ def test_tobit_sees_beyond_a_cut_where_the_squared_loss_does_not(lesson3):
     everything = [(np.arange(48), np.arange(48))]
     line = {"copies": 1, "layers": 0, "rate": 0.03}
     squared = lesson3.predict(x, np.minimum(y, cut), everything, **line)
-    tobit = lesson3.predict(
-        x, np.minimum(y, cut), everything, loss="Tobit", cap=cut, **line
-    )
-    errors = [
-        root_mean_squared_error(y[y > cut], prices[0, 0, y > cut])
-        for prices in (squared, tobit)
-    ]
+    tobit = lesson3.predict(x, np.minimum(y, cut), everything, loss="Tobit", cap=cut, **line)
+    errors = [root_mean_squared_error(y[y > cut], prices[0, 0, y > cut]) for prices in (squared, tobit)]
     assert 2 * errors[1] < errors[0]
 
 
@@ -284,12 +232,19 @@ def test_out_of_fold_takes_what_was_not_trained_on(code):
 
 def test_contest_averages_each_side_and_then_the_two_averages(code):
     networks, boosting = rng.normal(size=(6, 4, 48)), rng.normal(size=(2, 4, 48))
-    found = code.contest(networks, boosting)
+    vectors, code.BOOSTINGS = rng.normal(size=(1, 4, 48)), 2
+    code.rivals = {"boosting": boosting, "support vectors": vectors}
+    asked = []
+    code.classical = lambda rival, *data: asked.append(data) or rival
+    found = code.contest(networks, x, y, folds)
+    assert [len(data) for data in asked] == [4, 3] and asked[0][3] == 2
     assert found["one network"] is networks and found["one boosting"] is boosting
     np.testing.assert_allclose(found["networks"], [networks.mean(0)])
     np.testing.assert_allclose(found["boostings"], [boosting.mean(0)])
     half = found["networks and boosting"]
     np.testing.assert_allclose(half, [networks.mean(0) / 2 + boosting.mean(0) / 2])
+    half = found["support vectors and boosting"]
+    np.testing.assert_allclose(half, vectors / 2 + boosting.mean(0) / 2)
 
 
 def test_starts_of_a_model_differ_by_their_random_state(lesson3):
@@ -331,12 +286,8 @@ def test_gradient_and_pulls_of_rows_are_those_of_a_line(code):
     errors = (code.model(x)[:, 0] - y).numpy()
     weights, bias = code.gradient()
     np.testing.assert_allclose(bias, [2 * errors.mean()], rtol=1e-4)
-    np.testing.assert_allclose(
-        weights[:, 0], 2 * (errors[:, None] * x).mean(axis=0), rtol=1e-4
-    )
+    np.testing.assert_allclose(weights[:, 0], 2 * (errors[:, None] * x).mean(axis=0), rtol=1e-4)
     expected = 2 * abs(errors) * np.sqrt(1 + (x**2).sum(axis=1))
     pairs = (code.rows, code.prices)
     np.testing.assert_allclose(tf.vectorized_map(code.pull, pairs), expected, rtol=1e-3)
-    np.testing.assert_allclose(
-        tf.map_fn(code.pull, pairs, tf.float32), expected, rtol=1e-3
-    )
+    np.testing.assert_allclose(tf.map_fn(code.pull, pairs, tf.float32), expected, rtol=1e-3)
