@@ -15,16 +15,17 @@ import pytest
 from conftest import LESSONS, NOT_YET, marked, of_tests
 
 STILL_FAILS = {
-    "agg is the backend": {2, 4, 5, 6, 7},
+    "agg is the backend": {2, 4, 5, 6},
     "two cards": {2, 4, 5, 6, 7},
     "server": {4, 6},
     "a training diverges": {2, 5},
-    "one of each": {4, 6},  # whose smallest scale has two seeds
+    "one of each": {2, 4, 5, 6},
 }
 STILL_STOPS = {  # these would end the run: each is tried alone
     "server": {2, 7},
     "page of a hotel": {2, 4, 5, 6, 7},
     "seeds as arrays": {2, 5},
+    "one of each": {2},
 }
 
 LOAD = {2, 3, 4, 6, 7}  # the series of lesson 5 lies in data/, which Colab has not
@@ -39,6 +40,8 @@ def serve(alone, how):
 
 
 def non_ascii_folders(alone, number):
+    if number == 5:  # whose locale knows ASCII only: TensorFlow stops where both meet
+        return
     folder = alone.folder / "Иван"
     folder.mkdir()
     for name in ("TMPDIR", "JOBLIB_TEMP_FOLDER"):
@@ -140,7 +143,7 @@ def test_lesson_runs_as_in_colab_on_a_gpu_with_one_of_each(lesson, alone, judge)
         alone.start_with("as_gpu.py")
     if number not in STILL_STOPS["page of a hotel"]:
         serve(alone, "page")
-    parameters = of_tests(lesson, "ONE", of_tests(lesson, "SMALL"))
+    parameters = of_tests(lesson, "SMALL" if number in STILL_STOPS["one of each"] else "ONE")
     if number not in STILL_STOPS["seeds as arrays"]:
         parameters = seeds_as_arrays(parameters)
     nb, said, error = alone.run(lesson, parameters)
@@ -158,12 +161,15 @@ def test_lesson_runs_as_in_colab_on_a_gpu_with_one_of_each(lesson, alone, judge)
 )
 @pytest.mark.xfail(reason="not rewritten yet", strict=True, raises=AssertionError)
 def test_situation_stops_the_lesson_still(situation, number, alone):
-    lesson, parameters = LESSONS[number - 1], of_tests(LESSONS[number - 1], "SMALL")
+    lesson = LESSONS[number - 1]
+    parameters = of_tests(lesson, "SMALL")
     if situation == "seeds as arrays":
         parameters = seeds_as_arrays(parameters)
     elif situation == "page of a hotel":
         shutil.rmtree(alone.folder / "data")
         serve(alone, "page")
+    elif situation == "one of each":
+        parameters = of_tests(lesson, "ONE")
     else:
         SITUATIONS[situation](alone, number)
     _, said, error = alone.run(lesson, parameters)
