@@ -89,16 +89,17 @@ def test_depths_have_about_the_size_that_keras_counts(code, depth):
 def test_cycle_rises_for_a_fifth_and_ends_at_zero(code):
     rates = np.array([code.one_cycle(step / 100) for step in range(101)])
     np.testing.assert_allclose(rates[:21], np.linspace(0, 1, 21), atol=1e-7)
-    np.testing.assert_allclose(rates[20:], 0.5 * (1 + np.cos(np.linspace(0, np.pi, 81))), atol=1e-6)
+    fall = 0.5 * (1 + np.cos(np.linspace(0, np.pi, 81)))
+    np.testing.assert_allclose(rates[20:], fall, atol=1e-6)
+    np.testing.assert_allclose([code.falling(done) for done in np.linspace(0, 1, 81)], fall, atol=1e-6)
 
 
 def test_callback_sets_the_rate_of_each_call_by_the_steps_of_the_whole_training(code):
     model = code.compiled(width=8)
     targets = keras.utils.to_categorical(y[:200], 10)
     used = []
-    code.one_cycle = lambda done: used.append(done) or 0.5
     fit = {"x": x[:200], "y": targets, "batch_size": 8, "verbose": 0}  # 25 steps are three calls of 11
-    model.fit(**fit, epochs=2, callbacks=[code.OneCycle(0.02)])
+    model.fit(**fit, epochs=2, callbacks=[code.Schedule(0.02, lambda done: used.append(done) or 0.5)])
     np.testing.assert_allclose(used, np.array([0, 11, 22, 25, 36, 47]) / 50)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
 
@@ -172,16 +173,17 @@ def test_train_gives_a_row_a_seed_and_the_same_for_the_same_seed(code):
         assert row["test"] == pytest.approx(accuracy_score(y[300:], row["probabilities"].argmax(axis=1)))
 
 
+@pytest.mark.filterwarnings("error:.*shuffle")
 def test_train_follows_its_rate_its_schedule_and_its_pictures(code):
     code.BATCH = 8  # three calls an epoch
     model = code.compiled(width=64)
-    plain = code.train("net", model, [0], 0.002, epochs=20, cycle=False)
+    plain = code.train("net", model, [0], 0.002, epochs=20, share=None)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.002)
     cycle = code.train("net", model, [0], 0.002, epochs=20)
     assert 0 < float(model.optimizer.learning_rate) < 0.0002
     assert cycle["train"][0] > 0.9  # 200 random pictures by heart
     assert plain["curve"][0] != cycle["curve"][0]
-    assert code.train("net", model, [0], 1e-9, epochs=2, cycle=False)["train"][0] < 0.3
+    assert code.train("net", model, [0], 1e-9, epochs=2, share=None)["train"][0] < 0.3
     by_changed = code.train("net", model, [0], 0.002, epochs=20, augment=True)
     assert by_changed["train"][0] < cycle["train"][0]
     assert len(by_changed["curve"][0]) == 20
@@ -190,10 +192,10 @@ def test_train_follows_its_rate_its_schedule_and_its_pictures(code):
 
 def test_a_training_that_diverges_is_infinitely_bad_and_named(code):
     model = code.compiled("SGD", width=8)
-    rows = code.train("net", model, [0, 1], 1e30, epochs=1, cycle=False)
+    rows = code.train("net", model, [0, 1], 1e30, epochs=1, share=None)
     assert (rows[["train", "validation", "test"]] == -np.inf).all(axis=None)
     assert (code.summary(rows)[["train", "test"]] == "diverged").all(axis=None)
-    again = code.train("net", model, [0], 0.01, epochs=1, cycle=False)
+    again = code.train("net", model, [0], 0.01, epochs=1, share=None)
     assert np.isfinite(again["test"]).all()  # the next start knows nothing of it
 
 
@@ -212,13 +214,12 @@ def fake(code, means):
 
 def test_rates_are_tried_on_trial_seeds_and_the_best_trains_with_others(code):
     calls = fake(code, {0.1: 0.5, 0.2: 0.8, 0.4: -np.inf})
-    scores = code.try_rates("model", [0.1, 0.2, 0.4], cycle=False)
+    scores = code.try_rates("model", [0.1, 0.2, 0.4], share=None)
     assert scores.to_dict() == pytest.approx({0.1: 0.505, 0.2: 0.805, 0.4: -np.inf})
     assert [call[2] for call in calls] == [code.TRIAL_SEEDS] * 3
-    rows = code.train_well("net", "model", [7, 8, 9], [0.1, 0.2, 0.4], cycle=False)
-    assert calls[-1] == ("net", "model", [7, 8, 9], 0.2, {"cycle": False}) and len(rows) == 3
-    code.train_well("net", "model", [7], [0.1, 0.2], [55])
-    assert [call[2] for call in calls[-3:]] == [[55], [55], [7]]
+    rows = code.train_well("net", "model", [7, 8, 9], [0.1, 0.2, 0.4], share=None)
+    assert calls[-1] == ("net", "model", [7, 8, 9], 0.2, {"share": None}) and len(rows) == 3
+    assert [call[2] for call in calls[-4:]] == [code.TRIAL_SEEDS[:1]] * 3 + [[7, 8, 9]]
     calls.clear()
     code.train_well("net", "model", [7], [0.4])
     assert calls == [("net", "model", [7], 0.4, {})]  # one rate needs no trial
