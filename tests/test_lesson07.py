@@ -131,7 +131,7 @@ def test_title_counts_what_is_drawn(code):
     }
     assert drawn == {0: "#0173b2", 70: "#d55e00", 20: "#ece133"}
     assert [t.get_text() for t in ax.texts] == ["a", "a"] and ax.texts[0].get_fontsize() >= 11
-    assert ax.patches[-1].get_width() == 20 and ax.patches[-1].get_height() == 20
+    assert (ax.patches[1].get_width(), ax.patches[1].get_height()) == (20, 20)
     code.draw_judged(fig.add_subplot(), "a room", code.judge(boxes.drop(columns=["object", "verdict"]), None))
     plt.close(fig)
 
